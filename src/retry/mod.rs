@@ -1,0 +1,1 @@
+//! One decision per failed attempt: stop, or go on after this long.
