@@ -1,0 +1,558 @@
+//! Ledger, queue and concurrency: admit now, or wait; what a tick, a release, a cancel sets free.
+//!
+//! Nothing here sleeps or wakes. Who drives a gate calls [`Gate::pump`] after whatever may set someone free (a release,
+//! a settlement, a cancel, an update, or the time that [`Gate::next_event`] names) and wakes those whom it is given.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+
+use crate::clock::Nanos;
+use crate::cost::{Cost, Dimension};
+use crate::keys::{Keys, PerKey};
+use crate::ledger::{Ledger, Level, Oversize};
+use crate::queue::{KeyId, Queue, Ticket, Waiting};
+use crate::rate::{Rate, Seconds};
+use crate::stats::{Counts, Waits};
+
+/// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
+const NESTED: i64 = 1 << 40;
+
+/// What a gate is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The rates that all calls share.
+    pub rates: Vec<(Dimension, Rate)>,
+    /// How many calls may be under way at once.
+    pub concurrency: Option<u64>,
+    /// What each key may use on its own.
+    pub per_key: Option<PerKey>,
+    /// The spread of the network's delay, in nanoseconds; per rate [`Rate::default_jitter`] if not given.
+    pub network_jitter: Option<Nanos>,
+    /// How many calls may wait; no bound if not given.
+    pub max_waiting: Option<usize>,
+}
+
+/// A call that asks to leave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// What it is charged.
+    pub cost: Cost,
+    /// Whom it belongs to.
+    pub key: Option<&'a str>,
+    /// A higher one goes first.
+    pub priority: i32,
+    /// How long it is ready to wait, in nanoseconds: 0 is now or never.
+    pub timeout: Option<Nanos>,
+    /// Whether it happens inside a permit of this limiter: it takes no slot then.
+    pub nested: bool,
+}
+
+/// The right to make one call, to be given back with [`Gate::release`] or [`Gate::abandon`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a grant holds a slot until it is released"]
+pub struct Grant {
+    /// What was charged.
+    pub cost: Cost,
+    /// When.
+    pub charged_at: Nanos,
+    /// How long the call waited, in nanoseconds.
+    pub waited: Nanos,
+    key: Option<KeyId>,
+    slot: bool,
+    epoch: u32,
+}
+
+/// Why a call may not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No wait can satisfy it.
+    Oversize(Oversize),
+    /// It would have to wait for longer than it is ready to: this long at the least, in nanoseconds.
+    Timeout(Nanos),
+    /// So many wait already, and no more may.
+    QueueFull(usize),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oversize(oversize) => oversize.fmt(f),
+            Self::Timeout(wait) => write!(f, "the wait would be {} seconds at the least", Seconds(*wait)),
+            Self::QueueFull(waiting) => write!(f, "{waiting} calls wait already, and no more may (max_waiting)"),
+        }
+    }
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may leave now.
+    Granted(Grant),
+    /// It waits, under this name.
+    Queued(Ticket),
+    /// It may not.
+    Refused(Refusal),
+}
+
+/// What became of someone who waited.
+pub type Outcome = Result<Grant, Refusal>;
+
+/// Decides who may leave when. `T` is what the caller needs to find a waiter again.
+#[derive(Debug)]
+pub struct Gate<T> {
+    ledger: Ledger,
+    keys: Keys,
+    queue: Queue<T>,
+    deadlines: BinaryHeap<Reverse<(Nanos, Ticket)>>,
+    concurrency: u64,
+    slots: u64,
+    in_flight: u64,
+    slot_freed: Nanos,
+    max_waiting: usize,
+    /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
+    head_due: Option<Nanos>,
+    last: Nanos,
+    epoch: u32,
+    counts: Counts,
+    waits: Waits,
+}
+
+impl<T: Default> Gate<T> {
+    /// A gate of that make, with everything unused.
+    pub fn new(config: Config, now: Nanos) -> Self {
+        Self {
+            ledger: Ledger::new(&config.rates, config.network_jitter, now),
+            keys: Keys::new(config.per_key, config.network_jitter),
+            queue: Queue::default(),
+            deadlines: BinaryHeap::new(),
+            concurrency: config.concurrency.unwrap_or(u64::MAX),
+            slots: 0,
+            in_flight: 0,
+            slot_freed: 0,
+            max_waiting: config.max_waiting.unwrap_or(usize::MAX),
+            head_due: None,
+            last: now,
+            epoch: 0,
+            counts: Counts::default(),
+            waits: Waits::default(),
+        }
+    }
+
+    /// Time never runs backwards here, whatever the caller's clock does.
+    fn tick(&mut self, now: Nanos) -> Nanos {
+        self.last = self.last.max(now);
+        self.last
+    }
+
+    /// Lets a call leave, or wait, or neither. `settled` takes what became of others meanwhile, as in [`Gate::pump`].
+    ///
+    /// A waiter whose payload is not known yet is given one with [`Gate::payload`].
+    pub fn admit(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
+        let now = self.tick(now);
+        let cost = request.cost.clamped();
+        if let Err(oversize) = self.check(&cost) {
+            self.counts.refused += 1;
+            return Admission::Refused(Refusal::Oversize(oversize));
+        }
+        // Without limits of its own a key matters only to those who wait.
+        let key = if self.keys.limits().is_some() { self.key(request, now) } else { None };
+        let priority = i64::from(request.priority) + if request.nested { NESTED } else { 0 };
+        if self.queue.is_clear(priority) && self.has_room(&cost, key, request.nested, now) {
+            return Admission::Granted(self.grant(cost, key, !request.nested, now, now, 0));
+        }
+        self.wait(now, request, cost, priority, settled)
+    }
+
+    fn key(&mut self, request: &Request<'_>, now: Nanos) -> Option<KeyId> {
+        request.key.map(|name| self.keys.intern(name, now))
+    }
+
+    /// Whether no wait can satisfy `cost`, by the shared rates or by those of each key.
+    fn check(&mut self, cost: &Cost) -> Result<(), Oversize> {
+        self.ledger.check(cost)?;
+        let Some(limits) = self.keys.limits() else { return Ok(()) };
+        for &(dimension, rate) in &limits.rates {
+            let (cost, limit) = (cost.get(dimension), rate.amount());
+            if cost > limit {
+                return Err(Oversize { dimension, cost, limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&mut self, cost: &Cost, key: Option<KeyId>, nested: bool, now: Nanos) -> bool {
+        if !nested && self.slots >= self.concurrency {
+            return false;
+        }
+        if let Some(key) = key {
+            let concurrency = self.keys.concurrency();
+            let Some(state) = self.keys.get(key) else { return false };
+            if !nested && state.in_flight >= concurrency {
+                return false;
+            }
+            if state.ledger.as_mut().is_some_and(|ledger| !ledger.fits(cost, now)) {
+                return false;
+            }
+        }
+        self.ledger.fits(cost, now)
+    }
+
+    fn grant(&mut self, cost: Cost, key: Option<KeyId>, slot: bool, due: Nanos, now: Nanos, waited: Nanos) -> Grant {
+        self.ledger.charge(&cost, due, now);
+        let mut held = None;
+        if let Some(id) = key
+            && let Some(state) = self.keys.get(id)
+            && let Some(ledger) = &mut state.ledger
+        {
+            ledger.charge(&cost, due, now);
+            state.in_flight += u64::from(slot);
+            held = key;
+        }
+        self.slots += u64::from(slot);
+        self.in_flight += 1;
+        self.counts.granted += 1;
+        Grant { cost, charged_at: now, waited, key: held, slot, epoch: self.epoch }
+    }
+
+    fn wait(
+        &mut self,
+        now: Nanos,
+        request: &Request<'_>,
+        cost: Cost,
+        priority: i64,
+        settled: &mut Vec<(T, Outcome)>,
+    ) -> Admission {
+        let key = self.key(request, now);
+        if let Some(timeout) = request.timeout {
+            let wait = self.least_wait(&cost, priority, key, now);
+            if wait > timeout {
+                self.counts.timeouts += 1;
+                self.forget(key, now);
+                return Admission::Refused(Refusal::Timeout(wait));
+            }
+        }
+        let waiting = self.queue.len();
+        if waiting >= self.max_waiting && request.timeout != Some(0) {
+            self.counts.refused += 1;
+            self.forget(key, now);
+            return Admission::Refused(Refusal::QueueFull(waiting));
+        }
+        // Behind others of its flow a newcomer changes nothing about who is next.
+        let follows = self.queue.has_flow(priority, key);
+        let ticket = self.queue.push(cost, now, priority, key, T::default());
+        if let Some(state) = key.and_then(|key| self.keys.get(key)) {
+            state.waiting += 1;
+        }
+        if let Some(timeout) = request.timeout.filter(|&timeout| timeout > 0) {
+            self.deadlines.push(Reverse((now.saturating_add(timeout), ticket)));
+        }
+        let own = if follows { None } else { self.serve(now, Some(ticket), settled) };
+        match own {
+            Some(grant) => Admission::Granted(grant),
+            None if request.timeout == Some(0) => {
+                self.leave(ticket, now);
+                self.counts.timeouts += 1;
+                Admission::Refused(Refusal::Timeout(self.least_wait(&cost, priority, key, now)))
+            }
+            None => Admission::Queued(ticket),
+        }
+    }
+
+    /// How long a newcomer would wait at the least, as far as rates tell: nobody knows when a slot comes free.
+    fn least_wait(&mut self, cost: &Cost, priority: i64, key: Option<KeyId>, now: Nanos) -> Nanos {
+        let ahead = self.queue.ahead(priority, key);
+        let shared = self.ledger.earliest_behind(&ahead, cost, now);
+        let own = key.and_then(|key| self.keys.get(key)?.ledger.as_mut()).map_or(now, |ledger| {
+            // Of those ahead only its own flow is charged to this key; higher priorities may be another's.
+            ledger.earliest_behind(&Cost::default(), cost, now)
+        });
+        shared.max(own).saturating_sub(now)
+    }
+
+    /// Admits all who may leave by now, and expires those whose time to wait is over. `settled` takes what became of
+    /// each.
+    pub fn pump(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let now = self.tick(now);
+        if self.queue.is_empty() {
+            self.head_due = None;
+            return;
+        }
+        self.serve(now, None, settled);
+        self.expire(now, settled);
+    }
+
+    /// Admits all who may leave. Gives the grant of `newcomer` if it is among them; all others go to `settled`.
+    fn serve(&mut self, now: Nanos, newcomer: Option<Ticket>, settled: &mut Vec<(T, Outcome)>) -> Option<Grant> {
+        let mut own = None;
+        self.queue.readmit_due(now);
+        self.head_due = loop {
+            let Self { queue, ledger, .. } = self;
+            let Some(next) = queue.next(|cost| ledger.service_time(cost)) else { break None };
+            match self.due(&next, now) {
+                Due::At(due) if due <= now => {
+                    let (payload, grant) = self.admit_waiting(&next, due, now);
+                    if Some(next.ticket) == newcomer {
+                        own = Some(grant);
+                    } else {
+                        settled.push((payload, Ok(grant)));
+                    }
+                }
+                Due::At(due) => break Some(due),
+                Due::AfterRelease => break None,
+                Due::KeyAt(due) => self.queue.set_aside(next.ticket, Some(due)),
+                Due::KeyAfterRelease => self.queue.set_aside(next.ticket, None),
+            }
+        };
+        own
+    }
+
+    /// When the waiter that is next may leave.
+    fn due(&mut self, next: &Waiting, now: Nanos) -> Due {
+        let nested = next.priority >= NESTED / 2;
+        let mut from = next.arrived;
+        if let Some(key) = next.key {
+            let concurrency = self.keys.concurrency();
+            if let Some(state) = self.keys.get(key)
+                && let Some(ledger) = &mut state.ledger
+            {
+                if !nested && state.in_flight >= concurrency {
+                    return Due::KeyAfterRelease;
+                }
+                let due = ledger.due(&next.cost, from, now);
+                if due > now {
+                    return Due::KeyAt(due);
+                }
+                from = due;
+            }
+        }
+        if !nested {
+            if self.slots >= self.concurrency {
+                return Due::AfterRelease;
+            }
+            // Who waited for a slot was not due before it came free.
+            from = from.max(self.slot_freed);
+        }
+        Due::At(self.ledger.due(&next.cost, from, now))
+    }
+
+    fn admit_waiting(&mut self, next: &Waiting, due: Nanos, now: Nanos) -> (T, Grant) {
+        let Self { queue, ledger, .. } = self;
+        let payload = queue.serve(next.ticket, |cost| ledger.service_time(cost)).unwrap_or_default();
+        let waited = now.saturating_sub(next.arrived);
+        if waited > 0 {
+            self.waits.record(waited);
+        }
+        let nested = next.priority >= NESTED / 2;
+        if let Some(state) = next.key.and_then(|key| self.keys.get(key)) {
+            state.waiting -= 1;
+        }
+        let grant = self.grant(next.cost, next.key, !nested, due, now, waited);
+        if grant.key.is_none() {
+            self.forget(next.key, now);
+        }
+        (payload, grant)
+    }
+
+    /// Ends the waits whose time is over.
+    fn expire(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        while let Some(&Reverse((deadline, ticket))) = self.deadlines.peek() {
+            if deadline > now {
+                // Those who left earlier are still listed; not too many of them.
+                if self.deadlines.len() > 2 * self.queue.len() + 64 {
+                    let Self { queue, deadlines, .. } = self;
+                    deadlines.retain(|&Reverse((_, ticket))| queue.get(ticket).is_some());
+                }
+                break;
+            }
+            self.deadlines.pop();
+            let Some(waiting) = self.queue.get(ticket) else { continue };
+            let wait = self.ledger.earliest_behind(&Cost::default(), &waiting.cost, now).saturating_sub(now);
+            if let Some(payload) = self.leave(ticket, now) {
+                self.counts.timeouts += 1;
+                settled.push((payload, Err(Refusal::Timeout(wait))));
+            }
+        }
+    }
+
+    /// When [`Gate::pump`] may next set someone free without anything being given back; never, if nothing is said.
+    pub fn next_event(&mut self) -> Option<Nanos> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let deadline = self.deadlines.peek().map(|&Reverse((deadline, _))| deadline);
+        [self.head_due, self.queue.next_readmission(), deadline].into_iter().flatten().min()
+    }
+
+    /// The payload of a waiter, to look at or to change.
+    pub fn payload(&mut self, ticket: Ticket) -> Option<&mut T> {
+        self.queue.payload(ticket)
+    }
+
+    /// Takes someone who waits out. Gives nothing if that call no longer waits: its outcome is under way then.
+    pub fn cancel(&mut self, now: Nanos, ticket: Ticket) -> Option<T> {
+        let now = self.tick(now);
+        let payload = self.leave(ticket, now)?;
+        self.counts.cancelled += 1;
+        Some(payload)
+    }
+
+    fn leave(&mut self, ticket: Ticket, now: Nanos) -> Option<T> {
+        let key = self.queue.get(ticket)?.key;
+        let payload = self.queue.remove(ticket)?;
+        if let Some(state) = key.and_then(|key| self.keys.get(key)) {
+            state.waiting -= 1;
+        }
+        self.forget(key, now);
+        Some(payload)
+    }
+
+    fn forget(&mut self, key: Option<KeyId>, now: Nanos) {
+        if let Some(key) = key {
+            self.keys.forget_if_idle(key, now);
+        }
+    }
+
+    /// Gives a slot back. What was charged stays charged.
+    pub fn release(&mut self, now: Nanos, grant: &Grant) {
+        let now = self.tick(now);
+        if grant.epoch != self.epoch {
+            return;
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if grant.slot {
+            if self.slots >= self.concurrency {
+                self.slot_freed = now;
+            }
+            self.slots = self.slots.saturating_sub(1);
+        }
+        if let Some(key) = grant.key {
+            if let Some(state) = self.keys.get(key) {
+                state.in_flight = state.in_flight.saturating_sub(u64::from(grant.slot));
+            }
+            self.queue.readmit(key);
+            self.forget(grant.key, now);
+        }
+    }
+
+    /// Replaces what was charged by the actual cost: a refund into the window that was charged, or a debit now.
+    pub fn settle(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
+        let now = self.tick(now);
+        let actual = actual.clamped();
+        self.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
+        if grant.epoch == self.epoch
+            && let Some(state) = grant.key.and_then(|key| self.keys.get(key))
+            && let Some(ledger) = &mut state.ledger
+        {
+            ledger.settle(&grant.cost, &actual, grant.charged_at, now);
+            if let Some(key) = grant.key {
+                self.queue.readmit(key);
+            }
+        }
+        grant.cost = actual;
+    }
+
+    /// Takes a grant back whose call never left: all of its cost, and its slot.
+    pub fn abandon(&mut self, now: Nanos, mut grant: Grant) {
+        self.settle(now, &mut grant, &Cost::default());
+        self.release(now, &grant);
+        self.counts.cancelled += 1;
+    }
+
+    /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.
+    pub fn cool_down(&mut self, now: Nanos, period: Nanos) {
+        let now = self.tick(now);
+        self.ledger.cool_down(now.saturating_add(period));
+    }
+
+    /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
+    pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
+        let now = self.tick(now);
+        self.ledger.update(dimension, rates, now);
+        let hopeless = |waiting: Waiting| self.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
+        let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
+        for (ticket, why) in hopeless {
+            if let Some(payload) = self.leave(ticket, now) {
+                self.counts.refused += 1;
+                settled.push((payload, Err(Refusal::Oversize(why))));
+            }
+        }
+    }
+
+    /// Changes how many calls may be under way at once. Those that are keep their slots.
+    pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
+        self.concurrency = concurrency.unwrap_or(u64::MAX);
+    }
+
+    /// Forgets who waits and what is under way: in a forked child those belong to the parent. Permits that were copied
+    /// into the child are no longer counted, and giving them back changes nothing.
+    pub fn disown(&mut self) {
+        self.queue = Queue::default();
+        self.deadlines.clear();
+        self.keys.disown();
+        self.head_due = None;
+        self.slots = 0;
+        self.in_flight = 0;
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// How many permits are out.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// How many calls wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How many calls may be under way at once, if that is bounded.
+    pub fn concurrency(&self) -> Option<u64> {
+        (self.concurrency != u64::MAX).then_some(self.concurrency)
+    }
+
+    /// How many calls ended how.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How long calls waited.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// How each rate stands.
+    pub fn levels(&mut self, now: Nanos) -> Vec<Level> {
+        let now = self.tick(now);
+        self.ledger.levels(now)
+    }
+
+    /// How much longer the cooldown lasts, in nanoseconds; 0 if there is none.
+    pub fn cooling(&mut self, now: Nanos) -> Nanos {
+        let now = self.tick(now);
+        self.ledger.cooldown().saturating_sub(now)
+    }
+
+    /// How many keys are remembered.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether a rate counts this dimension.
+    pub fn counts_dimension(&self, dimension: Dimension) -> bool {
+        let own = self.keys.limits().is_some_and(|limits| limits.rates.iter().any(|(other, _)| *other == dimension));
+        own || self.ledger.counts(dimension)
+    }
+}
+
+/// When a waiter may leave.
+enum Due {
+    /// At this time, as far as the shared rates say.
+    At(Nanos),
+    /// When a slot comes free.
+    AfterRelease,
+    /// Its key may not go on before this time; others may.
+    KeyAt(Nanos),
+    /// When a slot of its key comes free; others may go on.
+    KeyAfterRelease,
+}

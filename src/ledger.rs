@@ -1,0 +1,365 @@
+//! All rates of a limiter: the earliest time for a cost, charge all or none, settle, cooldown.
+
+use std::fmt;
+
+use crate::bucket::Bucket;
+use crate::clock::{Nanos, SECOND};
+use crate::cost::{Cost, Dimension};
+use crate::rate::Rate;
+use crate::window::Window;
+
+/// How far in the past a bucket without a window guard may be charged. Calls that wait are charged at the times at
+/// which they were due, so late timers lose no quota; after a long stall only a guard bounds what then leaves at once.
+const CATCH_UP: Nanos = SECOND;
+
+/// A cost that no wait can satisfy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oversize {
+    /// The dimension that is short.
+    pub dimension: Dimension,
+    /// What the call costs in it.
+    pub cost: u64,
+    /// The largest cost that its rates admit.
+    pub limit: u64,
+}
+
+impl fmt::Display for Oversize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dimension, cost, limit } = self;
+        write!(f, "a cost of {cost} {dimension} exceeds the limit of {limit}: no wait can satisfy it")
+    }
+}
+
+impl std::error::Error for Oversize {}
+
+/// How one rate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// What the rate counts.
+    pub dimension: Dimension,
+    /// The rate itself.
+    pub rate: Rate,
+    /// What could leave now, negative when in debt.
+    pub available: i64,
+    /// What could leave now without the pacing of the burst: the room in the window. The amount, without a guard.
+    pub window: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Account {
+    dimension: Dimension,
+    rate: Rate,
+    bucket: Bucket,
+    window: Option<Window>,
+    /// Until when the guard last held a call back. The bucket must not run on times before that: it would save up, for
+    /// one large burst, what the guard did not let go.
+    held: Nanos,
+}
+
+impl Account {
+    fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
+        let (bucket, window) = (Bucket::new(&rate, now), Self::guard(&rate, jitter));
+        Self { dimension, rate, bucket, window, held: 0 }
+    }
+
+    fn guard(rate: &Rate, jitter: Option<Nanos>) -> Option<Window> {
+        rate.window().then(|| Window::new(rate, jitter.unwrap_or_else(|| rate.default_jitter())))
+    }
+
+    /// How long a charge can still be refunded: as long as it counts.
+    fn span(&self) -> Nanos {
+        self.window.as_ref().map_or(self.rate.period(), Window::span)
+    }
+
+    #[inline]
+    fn due(&mut self, cost: u64, from: Nanos, now: Nanos) -> Nanos {
+        let at = self.bucket.earliest(cost, from);
+        let Some(window) = &mut self.window else { return at };
+        if cost == 0 {
+            return at;
+        }
+        window.expire(now);
+        if window.fits(cost) {
+            return at.max(self.held.min(now));
+        }
+        self.held = window.earliest(cost, at);
+        self.held
+    }
+
+    fn earliest_behind(&self, ahead: u64, cost: u64, from: Nanos) -> Nanos {
+        let at = self.bucket.earliest_behind(ahead, cost, from);
+        self.window.as_ref().map_or(at, |window| window.earliest_behind(ahead, cost, from).max(at))
+    }
+
+    #[inline]
+    fn charge(&mut self, cost: u64, due: Nanos, now: Nanos) {
+        if let Some(window) = &mut self.window {
+            self.bucket.charge(cost, due);
+            window.charge(cost, now);
+        } else {
+            self.bucket.charge(cost, due.max(now.saturating_sub(CATCH_UP)));
+        }
+    }
+
+    fn settle(&mut self, charged: u64, actual: u64, charged_at: Nanos, now: Nanos) {
+        if actual > charged {
+            let debit = actual - charged;
+            self.bucket.charge(debit, now);
+            if let Some(window) = &mut self.window {
+                window.expire(now);
+                window.charge(debit, now);
+            }
+        } else if actual < charged && now < charged_at.saturating_add(self.span()) {
+            let refund = charged - actual;
+            self.bucket.refund(refund, now);
+            if let Some(window) = &mut self.window {
+                window.refund(refund, charged_at, now);
+                self.held = self.held.min(now);
+            }
+        }
+    }
+
+    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
+        self.bucket.change(&rate, now);
+        let guard = Self::guard(&rate, jitter);
+        self.window = match (self.window.take(), guard) {
+            (Some(mut window), Some(fresh)) => {
+                window.change(&rate, fresh.span() - rate.period());
+                Some(window)
+            }
+            (_, fresh) => fresh,
+        };
+        self.rate = rate;
+    }
+}
+
+/// The rates of a limiter, charged together or not at all.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    accounts: Vec<Account>,
+    jitter: Option<Nanos>,
+    cooldown: Nanos,
+}
+
+impl Ledger {
+    /// A ledger of these rates, all full. `jitter` is the spread of the network's delay in nanoseconds; where it is
+    /// not given each rate assumes its own ([`Rate::default_jitter`]).
+    pub fn new(rates: &[(Dimension, Rate)], jitter: Option<Nanos>, now: Nanos) -> Self {
+        let accounts = rates.iter().map(|&(dimension, rate)| Account::new(dimension, rate, jitter, now)).collect();
+        Self { accounts, jitter, cooldown: 0 }
+    }
+
+    /// Whether there is a rate of this dimension.
+    pub fn counts(&self, dimension: Dimension) -> bool {
+        self.accounts.iter().any(|account| account.dimension == dimension)
+    }
+
+    /// Whether no wait can satisfy `cost`, and which dimension says so.
+    ///
+    /// # Errors
+    /// [`Oversize`] for the first rate whose amount is below the cost.
+    #[inline]
+    pub fn check(&self, cost: &Cost) -> Result<(), Oversize> {
+        for account in &self.accounts {
+            let amount = cost.get(account.dimension);
+            if amount > account.rate.amount() {
+                let limits = self.accounts.iter().filter(|other| other.dimension == account.dimension);
+                let limit = limits.map(|other| other.rate.amount()).min().unwrap_or(0);
+                return Err(Oversize { dimension: account.dimension, cost: amount, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `cost` fits at `now` in every rate.
+    #[inline]
+    pub fn fits(&mut self, cost: &Cost, now: Nanos) -> bool {
+        if now < self.cooldown {
+            return false;
+        }
+        for account in &mut self.accounts {
+            let amount = cost.get(account.dimension);
+            if !account.bucket.fits(amount, now) {
+                return false;
+            }
+            if let Some(window) = &mut account.window {
+                window.expire(now);
+                if !window.fits(amount) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The time at which a call that has waited since `from` is due: the earliest at which `cost` fits in every rate.
+    /// It may lie before `now`, when a timer woke late.
+    pub fn due(&mut self, cost: &Cost, from: Nanos, now: Nanos) -> Nanos {
+        let mut due = from.max(self.cooldown);
+        for account in &mut self.accounts {
+            due = due.max(account.due(cost.get(account.dimension), from, now));
+        }
+        due
+    }
+
+    /// The earliest time at which `cost` can leave behind `ahead`, if nothing is given back meanwhile.
+    pub fn earliest_behind(&mut self, ahead: &Cost, cost: &Cost, now: Nanos) -> Nanos {
+        let mut at = now.max(self.cooldown);
+        for account in &mut self.accounts {
+            if let Some(window) = &mut account.window {
+                window.expire(now);
+            }
+            let (ahead, cost) = (ahead.get(account.dimension), cost.get(account.dimension));
+            at = at.max(account.earliest_behind(ahead, cost, now));
+        }
+        at
+    }
+
+    /// Charges `cost` in every rate: the buckets as of `due`, the guards as of `now`.
+    #[inline]
+    pub fn charge(&mut self, cost: &Cost, due: Nanos, now: Nanos) {
+        for account in &mut self.accounts {
+            account.charge(cost.get(account.dimension), due, now);
+        }
+    }
+
+    /// Replaces a cost that was charged at `charged_at` by the actual one. What was too much is given back into the
+    /// window that was charged, if it is not over; what was too little is taken now, into debt if need be.
+    pub fn settle(&mut self, charged: &Cost, actual: &Cost, charged_at: Nanos, now: Nanos) {
+        for account in &mut self.accounts {
+            let (charged, actual) = (charged.get(account.dimension), actual.get(account.dimension));
+            account.settle(charged, actual, charged_at, now);
+        }
+    }
+
+    /// Lets nothing leave before `until`. A cooldown is never shortened by another.
+    pub fn cool_down(&mut self, until: Nanos) {
+        self.cooldown = self.cooldown.max(until);
+    }
+
+    /// The time before which nothing leaves, 0 if there never was one.
+    pub fn cooldown(&self) -> Nanos {
+        self.cooldown
+    }
+
+    /// Replaces the rates of one dimension; no rate means that it is no longer counted. A rate that stays keeps what
+    /// was charged to it.
+    pub fn update(&mut self, dimension: Dimension, rates: &[Rate], now: Nanos) {
+        let mut fresh = rates.iter();
+        let jitter = self.jitter;
+        self.accounts.retain_mut(|account| {
+            if account.dimension != dimension {
+                return true;
+            }
+            let Some(&rate) = fresh.next() else { return false };
+            if rate != account.rate {
+                account.change(rate, jitter, now);
+            }
+            true
+        });
+        let added = fresh.map(|&rate| Account::new(dimension, rate, jitter, now));
+        self.accounts.extend(added);
+    }
+
+    /// How long the slowest rate takes to serve `cost`, in nanoseconds, at least 1: what a call weighs when keys share.
+    pub fn service_time(&self, cost: &Cost) -> Nanos {
+        let times = self.accounts.iter().map(|account| account.rate.service_time(cost.get(account.dimension)));
+        times.max().unwrap_or(0).max(1)
+    }
+
+    /// How each rate stands at `now`.
+    pub fn levels(&self, now: Nanos) -> Vec<Level> {
+        let level = |account: &Account| {
+            let paced = account.bucket.available(now);
+            let window = account.window.as_ref().map_or(account.rate.amount(), |window| window.available(now));
+            let available = paced.min(i64::try_from(window).unwrap_or(i64::MAX));
+            Level { dimension: account.dimension, rate: account.rate, available, window }
+        };
+        self.accounts.iter().map(level).collect()
+    }
+
+    /// Whether the ledger remembers nothing: it could be made anew without a difference.
+    pub fn is_idle(&self, now: Nanos) -> bool {
+        let idle = |account: &Account| {
+            account.bucket.is_full(now) && account.window.as_ref().is_none_or(|window| window.is_empty(now))
+        };
+        self.cooldown <= now && self.accounts.iter().all(idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(amount: u64, seconds: u64) -> Rate {
+        Rate::new(amount, seconds * SECOND).unwrap()
+    }
+
+    fn ledger() -> Ledger {
+        let rates = [
+            (Dimension::Requests, rate(60, 60).with_burst(10).unwrap()),
+            (Dimension::Tokens, rate(6_000, 60).with_burst(1_000).unwrap()),
+        ];
+        Ledger::new(&rates, Some(0), 0)
+    }
+
+    fn tokens(tokens: u64) -> Cost {
+        Cost { requests: 1, tokens, ..Cost::default() }
+    }
+
+    #[test]
+    fn the_scarcest_dimension_decides_and_nothing_is_half_charged() {
+        let mut l = ledger();
+        assert!(l.fits(&tokens(1_000), 0));
+        l.charge(&tokens(1_000), 0, 0);
+        assert!(!l.fits(&tokens(100), 0));
+        assert!(l.fits(&tokens(0), 0)); // requests have room, and a call without tokens does not wait for them
+        assert_eq!(l.due(&tokens(100), 0, 0), SECOND);
+        assert_eq!(l.levels(0)[0].available, 9);
+    }
+
+    #[test]
+    fn a_cost_beyond_the_smallest_amount_is_told_at_once() {
+        let mut l = ledger();
+        l.update(Dimension::Tokens, &[rate(6_000, 60), rate(5_000, 86_400)], 0);
+        let oversize = l.check(&tokens(5_500)).unwrap_err();
+        assert_eq!(oversize, Oversize { dimension: Dimension::Tokens, cost: 5_500, limit: 5_000 });
+        assert!(l.check(&tokens(5_000)).is_ok());
+    }
+
+    #[test]
+    fn settling_refunds_into_the_charged_window_or_debits_now() {
+        let mut l = ledger();
+        l.charge(&tokens(1_000), 0, 0);
+        l.settle(&tokens(1_000), &tokens(400), 0, SECOND);
+        assert_eq!(l.levels(SECOND)[1].available, 700);
+        assert_eq!(l.levels(SECOND)[1].window, 5_600);
+        l.settle(&tokens(400), &tokens(2_400), 0, SECOND);
+        assert_eq!(l.levels(SECOND)[1].available, -1_300);
+        assert_eq!(l.levels(SECOND)[1].window, 3_600);
+        l.settle(&tokens(1_000), &tokens(0), 0, 60 * SECOND); // that window is over
+        assert_eq!(l.levels(60 * SECOND)[1].window, 4_000);
+    }
+
+    #[test]
+    fn a_dropped_rate_no_longer_counts_and_a_new_one_starts_full() {
+        let mut l = ledger();
+        l.charge(&tokens(1_000), 0, 0);
+        l.update(Dimension::Tokens, &[], 0);
+        assert!(!l.counts(Dimension::Tokens) && l.fits(&tokens(1_000_000), 0));
+        l.update(Dimension::InputTokens, &[rate(100, 60)], 0);
+        assert!(l.counts(Dimension::InputTokens));
+        assert!(!l.is_idle(0));
+        assert!(l.is_idle(61 * SECOND));
+    }
+
+    #[test]
+    fn a_cooldown_is_never_shortened() {
+        let mut l = ledger();
+        l.cool_down(5 * SECOND);
+        l.cool_down(SECOND);
+        assert!(!l.fits(&tokens(1), 5 * SECOND - 1));
+        assert_eq!(l.due(&tokens(1), 0, 0), 5 * SECOND);
+        assert!(l.fits(&tokens(1), 5 * SECOND));
+    }
+}

@@ -1,0 +1,212 @@
+//! The rolling-window guard of one rate: in any window of the span no more than the amount leaves.
+//!
+//! What a server counts in any window W left the client within some window W + J, where J is the spread of the delay
+//! between leaving here and being counted there. So a guard over W + J gives no refusal against a server that counts
+//! by token bucket, fixed window or rolling window (simulated: facts 4.1).
+//!
+//! Charges that lie close together share a slice, and a slice is forgotten only when the *last* of its charges has left
+//! the window: rounding is always to the safe side. Slices begin at least 1/2,048 of the span apart, so memory is
+//! bounded whatever the load, and at most 0.05 % of the amount is lost to the rounding; few charges are kept exactly.
+
+use std::collections::VecDeque;
+
+use crate::clock::Nanos;
+use crate::rate::Rate;
+
+/// How many slices a span has at the most.
+const SLICES: Nanos = 2_048;
+
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    first: Nanos,
+    last: Nanos,
+    amount: u64,
+}
+
+/// What left in the last `span`, and whether more may.
+#[derive(Clone, Debug)]
+pub struct Window {
+    amount: u64,
+    span: Nanos,
+    slice: Nanos,
+    used: u64,
+    slices: VecDeque<Slice>,
+}
+
+impl Window {
+    /// An empty window of the rate's period plus `jitter`.
+    pub fn new(rate: &Rate, jitter: Nanos) -> Self {
+        let span = rate.period().saturating_add(jitter);
+        Self { amount: rate.amount(), span, slice: span / SLICES, used: 0, slices: VecDeque::new() }
+    }
+
+    /// How long a charge counts, in nanoseconds.
+    pub fn span(&self) -> Nanos {
+        self.span
+    }
+
+    /// Forgets what has left the window.
+    #[inline]
+    pub fn expire(&mut self, now: Nanos) {
+        while let Some(oldest) = self.slices.front() {
+            if oldest.last.saturating_add(self.span) > now {
+                break;
+            }
+            self.used = self.used.saturating_sub(oldest.amount);
+            self.slices.pop_front();
+        }
+    }
+
+    /// Whether `cost` fits, after [`Window::expire`].
+    #[inline]
+    pub fn fits(&self, cost: u64) -> bool {
+        cost == 0 || self.used.saturating_add(cost) <= self.amount
+    }
+
+    /// The earliest time, not before `from`, at which `cost` fits if nothing else is charged. A cost above the amount
+    /// never fits; it is treated as the amount, and the caller refuses it.
+    pub fn earliest(&self, cost: u64, from: Nanos) -> Nanos {
+        if self.fits(cost) {
+            return from;
+        }
+        self.when_freed(self.used.saturating_add(cost).saturating_sub(self.amount)).max(from)
+    }
+
+    /// The earliest time at which `cost` fits behind `ahead`, a lower bound: every further amount takes another span.
+    pub fn earliest_behind(&self, ahead: u64, cost: u64, from: Nanos) -> Nanos {
+        if cost == 0 {
+            return from;
+        }
+        let total = ahead.saturating_add(cost);
+        let spans = total.saturating_sub(1) / self.amount;
+        let rest = total - spans * self.amount;
+        self.earliest(rest, from).saturating_add(spans.saturating_mul(self.span))
+    }
+
+    /// When the oldest slices that hold `amount` between them have left the window.
+    fn when_freed(&self, amount: u64) -> Nanos {
+        let mut freed: u64 = 0;
+        for slice in &self.slices {
+            freed = freed.saturating_add(slice.amount);
+            if freed >= amount {
+                return slice.last.saturating_add(self.span);
+            }
+        }
+        // Only a cost above the amount comes here.
+        self.slices.back().map_or(0, |slice| slice.last.saturating_add(self.span))
+    }
+
+    /// Counts `cost` at `now`.
+    #[inline]
+    pub fn charge(&mut self, cost: u64, now: Nanos) {
+        if cost == 0 {
+            return;
+        }
+        self.used = self.used.saturating_add(cost);
+        match self.slices.back_mut() {
+            // `now` before `first` cannot be, but would only round to the safe side.
+            Some(newest) if now < newest.first.saturating_add(self.slice) => {
+                newest.last = newest.last.max(now);
+                newest.amount = newest.amount.saturating_add(cost);
+            }
+            _ => self.slices.push_back(Slice { first: now, last: now, amount: cost }),
+        }
+    }
+
+    /// Takes `amount` of what was charged at `charged_at` back, if that is still in the window. Gives whether it was.
+    pub fn refund(&mut self, amount: u64, charged_at: Nanos, now: Nanos) -> bool {
+        self.expire(now);
+        let after = self.slices.partition_point(|slice| slice.first <= charged_at);
+        let Some(slice) = after.checked_sub(1).and_then(|index| self.slices.get_mut(index)) else {
+            return false;
+        };
+        if slice.last < charged_at || slice.last.saturating_add(self.span) <= now {
+            return false;
+        }
+        let back = amount.min(slice.amount);
+        slice.amount -= back;
+        self.used = self.used.saturating_sub(back);
+        true
+    }
+
+    /// What could leave at `now` without exceeding the amount.
+    pub fn available(&self, now: Nanos) -> u64 {
+        let expired = self.slices.iter().take_while(|slice| slice.last.saturating_add(self.span) <= now);
+        let used = self.used.saturating_sub(expired.map(|slice| slice.amount).fold(0, u64::saturating_add));
+        self.amount.saturating_sub(used)
+    }
+
+    /// Whether nothing is counted at `now`.
+    pub fn is_empty(&self, now: Nanos) -> bool {
+        self.slices.back().is_none_or(|slice| slice.last.saturating_add(self.span) <= now)
+    }
+
+    /// Goes on as another rate; what left stays counted, for as long as the new span says.
+    pub fn change(&mut self, rate: &Rate, jitter: Nanos) {
+        let new = Self::new(rate, jitter);
+        self.amount = new.amount;
+        self.span = new.span;
+        self.slice = new.slice;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SECOND;
+
+    fn window(amount: u64) -> Window {
+        Window::new(&Rate::new(amount, 60 * SECOND).unwrap(), 0)
+    }
+
+    #[test]
+    fn what_left_counts_until_the_span_is_over() {
+        let mut w = window(10);
+        w.charge(6, 5 * SECOND);
+        w.charge(4, 20 * SECOND);
+        assert!(!w.fits(1) && w.fits(0));
+        assert_eq!(w.earliest(6, 20 * SECOND), 65 * SECOND);
+        assert_eq!(w.earliest(7, 20 * SECOND), 80 * SECOND);
+        w.expire(65 * SECOND - 1);
+        assert!(!w.fits(1));
+        w.expire(65 * SECOND);
+        assert!(w.fits(6) && !w.fits(7));
+    }
+
+    #[test]
+    fn a_refund_reaches_only_the_window_that_was_charged() {
+        let mut w = window(10);
+        w.charge(10, SECOND);
+        assert!(w.refund(3, SECOND, 2 * SECOND));
+        assert!(w.fits(3) && !w.fits(4));
+        assert!(!w.refund(3, SECOND, 61 * SECOND)); // it has left by itself
+        assert_eq!(w.available(61 * SECOND), 10);
+        assert!(!w.refund(3, 30 * SECOND, 62 * SECOND)); // never charged
+        assert!(w.is_empty(62 * SECOND));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_rounding_is_to_the_safe_side() {
+        let mut w = Window::new(&Rate::new(1_000_000_000, 60 * SECOND).unwrap(), 0);
+        let step = 100_000;
+        for i in 0..2_000_000_u64 {
+            w.expire(i * step);
+            w.charge(1, i * step);
+            assert!(w.slices.len() <= 2_050);
+        }
+        let exact = 60 * SECOND / step; // charges within the last span
+        assert!(w.used >= exact && w.used <= exact + exact / 1_000, "{} {exact}", w.used);
+    }
+
+    #[test]
+    fn a_queue_of_several_amounts_takes_as_many_spans() {
+        let mut w = window(10);
+        assert_eq!(w.earliest_behind(0, 10, 0), 0);
+        assert_eq!(w.earliest_behind(10, 1, 0), 60 * SECOND);
+        assert_eq!(w.earliest_behind(25, 5, 0), 120 * SECOND);
+        w.charge(4, SECOND);
+        assert_eq!(w.earliest_behind(2, 4, SECOND), SECOND);
+        assert_eq!(w.earliest_behind(2, 5, SECOND), 61 * SECOND);
+        assert_eq!(w.earliest_behind(12, 5, SECOND), 121 * SECOND);
+    }
+}
