@@ -484,16 +484,39 @@ impl<T: Default> Gate<T> {
         self.concurrency = concurrency.unwrap_or(u64::MAX);
     }
 
+    /// Those who wait and whose payload `pick` picks, to be cancelled one by one.
+    pub fn pick(&self, pick: impl Fn(&T) -> bool) -> Vec<Ticket> {
+        self.queue.pick(pick)
+    }
+
+    /// The payload of the waiter that is next and waits for a time, not for a release, and that time.
+    pub fn head(&mut self) -> Option<(Nanos, &mut T)> {
+        let due = self.head_due?;
+        let Self { queue, ledger, .. } = self;
+        let ticket = queue.next(|cost| ledger.service_time(cost))?.ticket;
+        queue.payload(ticket).map(|payload| (due, payload))
+    }
+
+    /// When a waiter leaves if nothing is given back meanwhile and nobody comes before it: exact where calls of one key
+    /// and priority wait, a lower bound otherwise.
+    pub fn estimate(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
+        let now = self.tick(now);
+        let waiting = self.queue.get(ticket)?;
+        let ahead = self.queue.ahead(waiting.priority, waiting.key).minus(waiting.cost);
+        Some(self.ledger.earliest_behind(&ahead, &waiting.cost, now))
+    }
+
     /// Forgets who waits and what is under way: in a forked child those belong to the parent. Permits that were copied
-    /// into the child are no longer counted, and giving them back changes nothing.
-    pub fn disown(&mut self) {
-        self.queue = Queue::default();
+    /// into the child are no longer counted, and giving them back changes nothing. Gives the queue as it was.
+    pub fn disown(&mut self) -> Queue<T> {
+        let queue = std::mem::take(&mut self.queue);
         self.deadlines.clear();
         self.keys.disown();
         self.head_due = None;
         self.slots = 0;
         self.in_flight = 0;
         self.epoch = self.epoch.wrapping_add(1);
+        queue
     }
 
     /// How many permits are out.

@@ -233,6 +233,15 @@ impl<T: Default> Queue<T> {
         self.entries.get_mut(ticket.slot as usize).map(|entry| &mut entry.payload)
     }
 
+    /// Those who wait and whose payload `pick` picks, in no order.
+    pub fn pick(&self, pick: impl Fn(&T) -> bool) -> Vec<Ticket> {
+        let picked = |(slot, entry): (usize, &Entry<T>)| {
+            let ticket = Ticket { slot: u32::try_from(slot).unwrap_or(NONE), generation: entry.generation };
+            (entry.flow != NONE && pick(&entry.payload)).then_some(ticket)
+        };
+        self.entries.iter().enumerate().filter_map(picked).collect()
+    }
+
     /// All who wait, in no order.
     pub fn iter(&self) -> impl Iterator<Item = Waiting> + '_ {
         let ticket = |(slot, entry): (usize, &Entry<T>)| {
@@ -305,14 +314,14 @@ impl<T: Default> Queue<T> {
         let Self { classes, flows, free_flows, by_name, entries, .. } = self;
         let state = &mut flows[flow as usize];
         if prev == NONE {
-            state.head = next
+            state.head = next;
         } else {
-            entries[prev as usize].next = next
+            entries[prev as usize].next = next;
         }
         if next == NONE {
-            state.tail = prev
+            state.tail = prev;
         } else {
-            entries[next as usize].prev = prev
+            entries[next as usize].prev = prev;
         }
         state.len -= 1;
         state.queued = state.queued.minus(cost);
