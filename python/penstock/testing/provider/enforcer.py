@@ -112,24 +112,25 @@ class FixedWindow(Enforcer):
     def __init__(self, limit: int, per: int, *, origin: int = 0) -> None:
         super().__init__(limit, per)
         self._origin = origin
-        self._index = self._index_at(0)
+        self._at = 0
         self._used = 0
 
     def _index_at(self, now: int) -> int:
         return (now - self._origin) // self.per
 
-    def _turn(self, now: int) -> None:
-        index = self._index_at(now)
-        if index > self._index:
-            self._index = index
+    def _turn(self, now: int) -> int:
+        if self._index_at(now) > self._index_at(self._at):
             self._used = 0
+        self._at = max(self._at, now)
+        return self._at
 
-    def _to_boundary(self, now: int) -> int:
-        return self._origin + (self._index + 1) * self.per - now
+    def to_boundary(self, now: int) -> int:
+        """Give the nanoseconds from ``now`` to the next reset."""
+        return self.per - (now - self._origin) % self.per
 
     def wait(self, cost: int, now: int) -> int:
-        self._turn(now)
-        return 0 if self._used + cost <= self.limit else self._to_boundary(now)
+        at = self._turn(now)
+        return 0 if self._used + cost <= self.limit else self.to_boundary(at)
 
     def charge(self, cost: int, now: int) -> None:
         self._turn(now)
@@ -140,8 +141,8 @@ class FixedWindow(Enforcer):
         return self._used
 
     def time_to_full(self, now: int) -> int:
-        self._turn(now)
-        return self._to_boundary(now) if self._used else 0
+        at = self._turn(now)
+        return self.to_boundary(at) if self._used else 0
 
     def available(self, start: int, end: int) -> int:
         return self.limit * (self._index_at(end) - self._index_at(start) + 1)
@@ -225,4 +226,12 @@ class SubWindows(Enforcer):
         return self._whole.time_to_full(now)
 
     def available(self, start: int, end: int) -> int:
-        return min(self._slice.available(start, end), self._whole.available(start, end))
+        # Period by period: the first and the last may be entered or left half-way, those between are used in full.
+        periods = self._whole.available(start, end) // self.limit
+        if periods == 1:
+            return min(self._slice.available(start, end), self.limit)
+        entered = start + self._whole.to_boundary(start)
+        left = end + self._whole.to_boundary(end) - self.per
+        first = min(self._slice.available(start, entered - 1), self.limit)
+        last = min(self._slice.available(left, end), self.limit)
+        return first + (periods - 2) * self.limit + last

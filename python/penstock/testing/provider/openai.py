@@ -25,7 +25,7 @@ from .tokens import estimate, filler
 if TYPE_CHECKING:
     from .quota import Level, Refusal
 
-__all__ = ["ANSWER_TOKENS_HEADER", "OpenAI", "request_cost"]
+__all__ = ["ANSWER_TOKENS_HEADER", "MOST_TOKENS", "OpenAI", "request_cost"]
 
 ANSWER_TOKENS_HEADER = "x-fake-answer-tokens"
 """A request header with which a client asks for an answer of so many tokens."""

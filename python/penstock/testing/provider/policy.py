@@ -32,11 +32,13 @@ def seconds(name: str, value: object, *, minimum: float = 0.0, exclusive: bool =
     return number
 
 
-def count(name: str, value: object, *, minimum: int = 1) -> int:
-    """Check a whole number (``2e5`` counts as one) that must not be below ``minimum``."""
+def count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Check a whole number (``2e5`` counts as one) that must not be below ``minimum`` or above ``maximum``."""
     number = seconds(name, value, minimum=minimum)
     if not number.is_integer():
         raise ValueError(f"{name} must be a whole number, not {value!r}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, not {value!r}")
     return value if isinstance(value, int) else int(number)
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from .dialect import Problem
 from .latency import Latency, NetworkJitter
 from .log import Arrival, ArrivalLog, Summary
-from .openai import OpenAI
+from .openai import MOST_TOKENS, OpenAI
 from .policy import NANOSECONDS, Enforcement, Policy, count, seconds
 
 if TYPE_CHECKING:
@@ -117,17 +117,17 @@ class FakeProvider:
             phase=phase,
             failed_count=failed_count,
         )
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"seed must be a whole number, not {seed!r}")
         self._latency = Latency(seconds("latency", latency), seconds("latency_jitter", latency_jitter), seed)
         self._network = NetworkJitter(seconds("network_jitter", network_jitter), seed)
         self._chunks = count("stream_chunks", stream_chunks)
         self._dialect = OpenAI(
             keys=_names("keys", keys),
             models=_names("models", models),
-            answer_tokens=None if answer_tokens is None else count("answer_tokens", answer_tokens),
+            answer_tokens=None if answer_tokens is None else count("answer_tokens", answer_tokens, maximum=MOST_TOKENS),
         )
-        self._port = count("port", port, minimum=0)
-        if self._port > 65535:
-            raise ValueError(f"port must be from 0 to 65535, not {port!r}")
+        self._port = count("port", port, minimum=0, maximum=65535)
 
         self._quotas: dict[str, Quota] = {}
         self._log = ArrivalLog()
