@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import http.client
 import json
 import os
@@ -409,6 +410,12 @@ def test_400(body, message, param, code):
         "code": code,
     }
     assert (summary.sent, summary.failed, summary.refused, summary.admitted) == (1, 1, 0, 0)
+
+
+def test_400_of_a_compressed_body():
+    with FakeProvider(latency=0) as provider:
+        for body in (gzip.compress(json.dumps(CHAT).encode()), b"not gzip"):
+            assert send(provider, "/v1/chat/completions", body, **{"content-encoding": "gzip"})[0] == 400
 
 
 @pytest.mark.parametrize("given", [None, "", [], [""], ["a", 1], [1, -1], [[]], [[1], "a", {}], 5, {"a": 1}])

@@ -196,7 +196,11 @@ class FakeProvider:
         if self._started is not None:
             raise RuntimeError("a FakeProvider runs once: make another")
         server = web.Server(
-            self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS
+            self._handle,
+            handler_cancellation=True,  # so that a client's going away is noticed at once
+            auto_decompress=False,  # a compressed request is answered 400, as any other that is not JSON
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
         )
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
