@@ -217,9 +217,11 @@ def test_the_client_chooses_the_length_of_the_answer(options, headers, length, f
         body = {"model": "m", "messages": MESSAGES, **options}
         answer = sdk.chat.completions.create(**body, extra_headers=headers)
         with sdk.chat.completions.create(**body, extra_headers=headers, stream=True) as stream:
-            text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            choices = [choice for chunk in stream for choice in chunk.choices]
+    text = "".join(choice.delta.content or "" for choice in choices)
     assert answer.usage.completion_tokens == length
     assert {choice.finish_reason for choice in answer.choices} == {finish_reason}
+    assert {choice.finish_reason for choice in choices} == {None, finish_reason}
     assert sum(len(choice.message.content) for choice in answer.choices) == len(text) == 4 * length
 
 

@@ -307,6 +307,7 @@ def test_a_request_above_the_burst_is_too_large():
         ("tokens", 160_000, 24, "9ms"),
         ("tokens", 800_000, 14, "1ms"),
         ("tokens", 9, 0, "0s"),
+        ("tokens", 800_000, 7, "1ms"),  # 0.525 ms
     ],
 )
 def test_headers_say_what_real_ones_said(dimension, limit, used, reset):
