@@ -30,25 +30,28 @@ const LARGEST_RATIO: f64 = 100.0;
 
 /// A limit on retries, shared by all calls that should fail together rather than multiply an outage.
 ///
-/// While at most `minimum` calls are in flight, and were during the last five minutes, every retry is allowed: so few callers
-/// make no storm. With more, a retry must pass two tests, neither of which is enough alone:
+/// While at most `minimum` calls are in flight, and were during the last five minutes, every retry is allowed: so few
+/// callers make no storm. With more, a retry must pass two tests:
 ///
 /// 1. *A share of the calls in flight*, as Envoy's retry budget has it: retries that wait for their backoff or are
 ///    under way are at most `max(minimum, ratio * calls in flight)`. This bounds how many come at once, and works
-///    for calls that take a minute as for calls that take a millisecond.
+///    for calls that take a minute as for calls that take a millisecond. It does not bound how many come in all: calls
+///    that fail fast use its places again and again (1.4 to 1.6 requests per call where callers pause between calls,
+///    see `tests/outage.rs`).
 /// 2. *A credit*, as Finagle's and tower's retry budgets have it: each first attempt adds `ratio` of a retry, each
-///    retry takes one, and no more is saved than the share above. This bounds how many come in all: by the share alone
-///    calls that fail fast use its places again and again (1.4 to 1.6 requests per call where callers pause between
-///    calls, see `tests/outage.rs`). So through an outage of any length retries are at most `ratio` times the first
-///    attempts, those in flight when it began included. Nothing is added by time alone, as Finagle does, unless no
-///    retry was asked for during a minute and none is under way: then the credit is full again.
+///    retry takes one, and no more is saved than the share above. So through an outage, as long as the callers are a
+///    crowd, retries are at most `ratio` times the first attempts, those in flight when it began included, plus
+///    `minimum`. Unlike Finagle's, the credit does not grow by time alone, unless no retry was asked for during a
+///    minute and none is under way: then it is full again.
 ///
-/// With `per_minute`, a retry must also be within that rate.
+/// With `per_minute`, any retry must also be within that rate.
 ///
 /// A refused retry is not queued: its call ends with the failure it had. So in an outage of seconds most of a crowd is
-/// given up, which is what it costs not to multiply an outage of minutes. And a budget bounds retries, not first attempts:
-/// callers that go on with their next call at once are slowed down by the limiter alone. Clones share one account; all is behind one
-/// short lock. What it gives out gives itself back when dropped, so nothing leaks, whatever ends a call.
+/// given up, which is what it costs not to multiply an outage of minutes. And a budget bounds retries, not first
+/// attempts: callers that go on with their next call at once are slowed down by the limiter alone.
+///
+/// Clones share one account; all is behind one short lock. What it gives out gives itself back when dropped, so nothing
+/// leaks, whatever ends a call. A child process after a fork needs a budget of its own.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     shared: Arc<Shared>,
