@@ -152,7 +152,8 @@ proptest! {
         (backoff, ..) in backoffs(), failure in failures(), seed in any::<u64>(), now in any::<u64>(),
     ) {
         let policy = Policy::new(5, backoff, None).unwrap();
-        let decide = || format!("{:?}", policy.decide(&Progress::start(now), &failure, now, &mut Random::new(seed), None));
+        let progress = Progress::start(now);
+        let decide = || format!("{:?}", policy.decide(&progress, &failure, now, &mut Random::new(seed), None));
         prop_assert_eq!(decide(), decide());
     }
 

@@ -216,8 +216,8 @@ impl Drop for RetrySlot {
 
 /// At most so many retries in any minute: a quarter of them at once, the rest evenly.
 ///
-/// A rate of `n` per minute with a burst of `b`, as it is commonly built, lets `n + b` through in the first minute. Here
-/// one cell returns each `minute / (n - b + 1)`, so that no minute sees more than `n`.
+/// A rate of `n` per minute with a burst of `b`, as it is commonly built, lets `n + b` through in the first minute.
+/// Here one cell returns each `minute / (n - b + 1)`, so that no minute sees more than `n`.
 #[derive(Debug)]
 struct RetryRate {
     clock: DrivenClock,
