@@ -48,6 +48,13 @@ pub struct Request<'a> {
     pub nested: bool,
 }
 
+impl Request<'_> {
+    /// Its place among the priorities.
+    fn place(&self) -> i64 {
+        i64::from(self.priority) + if self.nested { NESTED } else { 0 }
+    }
+}
+
 /// The right to make one call, to be given back with [`Gate::release`] or [`Gate::abandon`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a grant holds a slot until it is released"]
@@ -149,19 +156,27 @@ impl<T: Default> Gate<T> {
     ///
     /// A waiter whose payload is not known yet is given one with [`Gate::payload`].
     pub fn admit(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
+        self.admit_at_once(now, request).unwrap_or_else(|| self.wait(request, settled))
+    }
+
+    /// The answer to a request that need not wait; nothing for one that must.
+    #[inline]
+    pub fn admit_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
         let now = self.tick(now);
         let cost = request.cost.clamped();
         if let Err(oversize) = self.check(&cost) {
             self.counts.refused += 1;
-            return Admission::Refused(Refusal::Oversize(oversize));
+            return Some(Admission::Refused(Refusal::Oversize(oversize)));
+        }
+        if !self.queue.is_clear(request.place()) {
+            return None;
         }
         // Without limits of its own a key matters only to those who wait.
         let key = if self.keys.limits().is_some() { self.key(request, now) } else { None };
-        let priority = i64::from(request.priority) + if request.nested { NESTED } else { 0 };
-        if self.queue.is_clear(priority) && self.has_room(&cost, key, request.nested, now) {
-            return Admission::Granted(self.grant(cost, key, !request.nested, now, now, 0));
+        if !self.has_room(&cost, key, request.nested, now) {
+            return None;
         }
-        self.wait(now, request, cost, priority, settled)
+        Some(Admission::Granted(self.grant(cost, key, !request.nested, now, now, 0)))
     }
 
     fn key(&mut self, request: &Request<'_>, now: Nanos) -> Option<KeyId> {
@@ -215,14 +230,8 @@ impl<T: Default> Gate<T> {
         Grant { cost, charged_at: now, waited, key: held, slot, epoch: self.epoch }
     }
 
-    fn wait(
-        &mut self,
-        now: Nanos,
-        request: &Request<'_>,
-        cost: Cost,
-        priority: i64,
-        settled: &mut Vec<(T, Outcome)>,
-    ) -> Admission {
+    fn wait(&mut self, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
+        let (now, cost, priority) = (self.last, request.cost.clamped(), request.place());
         let key = self.key(request, now);
         if let Some(timeout) = request.timeout {
             let wait = self.least_wait(&cost, priority, key, now);
@@ -504,6 +513,16 @@ impl<T: Default> Gate<T> {
         let waiting = self.queue.get(ticket)?;
         let ahead = self.queue.ahead(waiting.priority, waiting.key).minus(waiting.cost);
         Some(self.ledger.earliest_behind(&ahead, &waiting.cost, now))
+    }
+
+    /// When a waiter should be looked after: its due time if it is the next, and what [`Gate::estimate`] says
+    /// otherwise; nothing if only an event can set it free.
+    pub fn expected(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
+        let Self { queue, ledger, .. } = self;
+        if queue.next(|cost| ledger.service_time(cost)).is_some_and(|next| next.ticket == ticket) {
+            return self.head_due;
+        }
+        self.estimate(now, ticket).filter(|&at| at > now)
     }
 
     /// Forgets who waits and what is under way: in a forked child those belong to the parent. Permits that were copied

@@ -11,6 +11,8 @@ pub mod gate;
 pub mod keys;
 pub mod ledger;
 pub mod provider;
+#[cfg(feature = "python")]
+mod python;
 pub mod queue;
 pub mod rate;
 pub mod retry;

@@ -26,6 +26,19 @@ pub struct Ticket {
     generation: u32,
 }
 
+impl Ticket {
+    /// The ticket in one word.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.generation)
+    }
+
+    /// The ticket that [`Ticket::to_bits`] gave that word for.
+    pub fn from_bits(bits: u64) -> Self {
+        #[allow(clippy::cast_possible_truncation)] // both halves, on purpose
+        Self { slot: (bits >> 32) as u32, generation: bits as u32 }
+    }
+}
+
 /// What the queue knows of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {

@@ -1,1 +1,2 @@
-"""Penstock."""
+"""Penstock: a gate in front of LLM provider calls."""
+from penstock._core import Limiter, Permit, Rate

@@ -1,0 +1,99 @@
+"""Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
+
+Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from penstock import _core
+
+if TYPE_CHECKING:
+    from penstock._core import Permit, Waiter
+
+
+class _Block(Protocol):
+    def enter(self, permit: Permit, /) -> None: ...
+
+
+def sleep_on(lock: Any, seconds: float) -> None:
+    """Sleep until ``lock`` is released, or so many seconds; negative: until it is released.
+
+    ``penstock.testing.virtual_time`` puts its own in this place.
+    """
+    lock.acquire(True, min(seconds, threading.TIMEOUT_MAX) if seconds >= 0 else -1)
+
+
+def park(waiter: Waiter, timeout: float | None) -> Permit:
+    """Sleep until ``waiter`` is decided; give its permit or raise its refusal."""
+    lock = threading.Lock()
+    lock.acquire()
+    deadline = None if timeout is None else _core.clock_now() + timeout
+    try:
+        while (seconds := waiter.park(lock, deadline)) is not None:
+            sleep_on(lock, seconds)
+        return waiter.result()
+    except BaseException:
+        waiter.close()
+        raise
+
+
+async def foreign(waiter: Waiter) -> Permit:
+    """Wait in whatever async library runs here; asyncio needs no such help."""
+    try:
+        trio = sys.modules.get("trio")
+        if trio is not None and _in_trio(trio):
+            return await _park_in_trio(trio, waiter)
+    except BaseException:
+        waiter.close()
+        raise
+    waiter.close()
+    raise RuntimeError("a limiter was awaited where neither an asyncio event loop nor trio runs")
+
+
+async def foreign_block(waiter: Waiter, block: _Block) -> Permit:
+    """Wait as `foreign` does, and begin a block with the permit."""
+    permit = await foreign(waiter)
+    block.enter(permit)
+    return permit
+
+
+def _in_trio(trio: Any) -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _TrioLock:
+    """Looks like a lock that a thread sleeps on; releasing it wakes a trio task, from any thread."""
+
+    def __init__(self, trio: Any) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+        self._trio = trio
+
+    def release(self) -> None:
+        try:
+            self._token.run_sync_soon(self._event.set)
+        except self._trio.RunFinishedError:
+            pass  # the task that slept here is gone with its run, and gave back what it had
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds < 0:
+            await self._event.wait()
+        else:
+            with self._trio.move_on_after(seconds):
+                await self._event.wait()
+        self._event = self._trio.Event()
+
+
+async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
+    lock = _TrioLock(trio)
+    while (seconds := waiter.park(lock, None)) is not None:
+        await lock.sleep(seconds)
+    return waiter.result()

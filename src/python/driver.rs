@@ -1,0 +1,328 @@
+//! Drives one limiter's gate: takes what it sets free and wakes it, sets timers, sweeps what is dead.
+//!
+//! Locks: the gate's, the loops' and each waiter's. None is held while another is taken or while Python runs, since any
+//! call of Python may run anything, a permit's release included.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::clock::{self, Nanos};
+use crate::gate::{Admission, Config, Gate, Grant, Outcome, Refusal, Request as Asked};
+use crate::queue::Ticket;
+
+use super::errors::refused;
+use super::event_loop::{self, LoopId, Loops};
+use super::nesting;
+use super::permit::{Nested, Permit};
+use super::request::Request;
+use super::waiter::{Delivery, Parked, Waiter};
+
+/// How the gate names a waiter: nothing until the waiter is made, under the same lock.
+pub type Handle = Option<Py<Waiter>>;
+
+/// One limiter's gate, and what wakes those who wait at it.
+pub struct Driver {
+    /// The limiter's name, for messages.
+    pub name: String,
+    pub gate: Mutex<Gate<Handle>>,
+    pub loops: Mutex<Loops>,
+    /// Permits that are the enclosing ones of some code. While there are none, nothing can be nested.
+    scopes: AtomicUsize,
+}
+
+/// What a call got.
+pub enum Entry {
+    Now(Py<Permit>),
+    Later(Py<Waiter>),
+}
+
+static DRIVERS: Mutex<Vec<Weak<Driver>>> = Mutex::new(Vec::new());
+
+impl Driver {
+    /// A driver of a fresh gate.
+    pub fn new(name: String, config: Config) -> Arc<Self> {
+        let gate = Mutex::new(Gate::new(config, clock::now()));
+        let driver = Arc::new(Self { name, gate, loops: Mutex::default(), scopes: AtomicUsize::new(0) });
+        let mut drivers = DRIVERS.lock();
+        drivers.retain(|driver| driver.strong_count() > 0);
+        drivers.push(Arc::downgrade(&driver));
+        driver
+    }
+
+    /// Whether any code runs inside a permit of this limiter.
+    #[inline]
+    pub fn has_scopes(&self) -> bool {
+        self.scopes.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn open_scope(&self) {
+        self.scopes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn close_scope(&self) {
+        self.scopes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Asks the gate. Who must wait gets a waiter, which is not parked yet.
+    #[inline]
+    pub fn admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Entry> {
+        let nested = nesting::enclosing(py, self).map(Nested::cover);
+        let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
+        let asked = request.gate(cost, nested.is_some());
+        let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
+        match at_once {
+            Some(Admission::Granted(grant)) => Ok(Entry::Now(Permit::new(py, self, grant, nested)?)),
+            Some(Admission::Refused(refusal)) => {
+                drop(nested);
+                Err(refused(py, &self.name, &refusal))
+            }
+            _ => self.wait(py, &asked, nested),
+        }
+    }
+
+    /// Asks the gate for one who cannot leave at once. The waiter is made first: making it may run anything.
+    #[cold]
+    fn wait(self: &Arc<Self>, py: Python<'_>, asked: &Asked<'_>, nested: Option<Nested>) -> PyResult<Entry> {
+        let waiter = Py::new(py, Waiter::new(self))?;
+        let mut settled = Vec::new();
+        let admission = {
+            let mut gate = self.gate.lock();
+            let admission = gate.admit(clock::now(), asked, &mut settled);
+            if let Admission::Queued(ticket) = admission {
+                waiter.get().queue(ticket);
+                if let Some(handle) = gate.payload(ticket) {
+                    *handle = Some(waiter.clone_ref(py));
+                }
+            }
+            admission
+        };
+        let entry = match admission {
+            Admission::Granted(grant) => Permit::new(py, self, grant, nested).map(Entry::Now),
+            Admission::Queued(_) => {
+                waiter.get().nest(nested);
+                Ok(Entry::Later(waiter))
+            }
+            Admission::Refused(refusal) => Err(refused(py, &self.name, &refusal)),
+        };
+        if !settled.is_empty() {
+            self.settle(py, settled);
+        }
+        entry
+    }
+
+    /// A permit, if there is one now.
+    pub fn try_admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Option<Py<Permit>>> {
+        let nested = nesting::enclosing(py, self).map(Nested::cover);
+        let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
+        let mut settled = Vec::new();
+        let asked = request.gate(cost, nested.is_some());
+        let admission = self.gate.lock().admit(clock::now(), &asked, &mut settled);
+        self.settle(py, settled);
+        match admission {
+            Admission::Granted(grant) => Permit::new(py, self, grant, nested).map(Some),
+            Admission::Refused(refusal @ Refusal::Oversize(_)) => Err(refused(py, &self.name, &refusal)),
+            // With no time to wait nobody is queued.
+            Admission::Refused(_) | Admission::Queued(_) => Ok(None),
+        }
+    }
+
+    /// Wakes those whom something else than a pump has set free, and whoever follows.
+    pub fn settle(self: &Arc<Self>, py: Python<'_>, settled: Vec<(Handle, Outcome)>) {
+        if !settled.is_empty() {
+            self.deliver(py, settled);
+        }
+        self.pump(py);
+    }
+
+    /// Admits all who may leave by now, wakes them, and sees to it that someone wakes for the next.
+    pub fn pump(self: &Arc<Self>, py: Python<'_>) {
+        loop {
+            let mut settled = Vec::new();
+            {
+                let mut gate = self.gate.lock();
+                if gate.waiting() == 0 {
+                    return;
+                }
+                gate.pump(clock::now(), &mut settled);
+            }
+            if !self.deliver(py, settled) {
+                break;
+            }
+        }
+        self.arm(py);
+    }
+
+    /// Gives each outcome to its waiter and wakes it. Gives whether something came back: a grant that nobody takes.
+    fn deliver(self: &Arc<Self>, py: Python<'_>, settled: Vec<(Handle, Outcome)>) -> bool {
+        let mut came_back = false;
+        let mut here = None;
+        for (handle, outcome) in settled {
+            let Some(waiter) = handle else {
+                came_back |= self.abandon(outcome);
+                continue;
+            };
+            match waiter.get().deliver(outcome) {
+                Delivery::Unparked => {}
+                Delivery::Refused(outcome) => came_back |= self.abandon(outcome),
+                Delivery::Thread(lock) => {
+                    let _ = lock.bind(py).call_method0(intern!(py, "release"));
+                }
+                Delivery::Loop(id, future) => {
+                    let here = *here.get_or_insert_with(|| self.running(py).map(|(id, _)| id));
+                    if here == Some(id) {
+                        event_loop::resolve(future.bind(py));
+                    } else if !event_loop::call(self, py, id, Some(future)) {
+                        if let Some(outcome) = waiter.get().bury() {
+                            self.abandon(outcome);
+                        }
+                        self.sweep(py, id);
+                        came_back = true;
+                    }
+                    self.unpark(py, id);
+                }
+            }
+        }
+        came_back
+    }
+
+    /// Takes a grant back that nobody takes.
+    pub fn abandon(&self, outcome: Outcome) -> bool {
+        if let Ok(grant) = outcome {
+            self.gate.lock().abandon(clock::now(), grant);
+            return true;
+        }
+        false
+    }
+
+    /// Gives the slot of a grant back, and wakes whom that sets free.
+    #[inline]
+    pub fn release(self: &Arc<Self>, py: Python<'_>, grant: &Grant) {
+        let waiting = {
+            let mut gate = self.gate.lock();
+            gate.release(clock::now(), grant);
+            gate.waiting()
+        };
+        if waiting > 0 {
+            self.pump(py);
+        }
+    }
+
+    /// The event loop that runs here and in which calls of this limiter wait.
+    fn running<'py>(&self, py: Python<'py>) -> Option<(LoopId, Bound<'py, PyAny>)> {
+        let running = event_loop::running(py)?;
+        let id = self.loops.lock().find(&running)?;
+        Some((id, running))
+    }
+
+    /// One call less waits in that loop.
+    pub fn unpark(&self, py: Python<'_>, id: LoopId) {
+        let forgotten = self.loops.lock().unpark(id);
+        if let Some(forgotten) = forgotten {
+            forgotten.stop(py);
+        }
+    }
+
+    /// Sees to it that someone wakes when the next may leave: the loop that runs here, and the loop or thread of the
+    /// waiter that is next.
+    pub fn arm(self: &Arc<Self>, py: Python<'_>) {
+        let (event, head) = {
+            let mut gate = self.gate.lock();
+            let event = gate.next_event();
+            let head = gate.head().and_then(|(due, handle)| Some((due, handle.as_ref()?.clone_ref(py))));
+            (event, head)
+        };
+        let here = self.running(py);
+        if let (Some(event), Some((id, running))) = (event, &here)
+            && let Err(error) = event_loop::arm(self, running, *id, event)
+        {
+            error.write_unraisable(py, Some(running));
+        }
+        let Some((due, head)) = head else { return };
+        match head.get().parked(py) {
+            Parked::Loop(id) if here.as_ref().is_none_or(|(here, _)| *here != id) => {
+                let armed = event_loop::armed(self, id);
+                if armed.is_none_or(|at| at > due) && !event_loop::call(self, py, id, None) {
+                    self.sweep(py, id);
+                }
+            }
+            Parked::Thread(lock, at) if at > due => {
+                let _ = lock.bind(py).call_method0(intern!(py, "release"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Sees to it that the loop that runs here, in which a call has just parked, wakes for the next.
+    pub fn arm_here(&self, _py: Python<'_>, running: &Bound<'_, PyAny>, id: LoopId) -> PyResult<()> {
+        let event = self.gate.lock().next_event();
+        event.map_or(Ok(()), |event| event_loop::arm(self, running, id, event))
+    }
+
+    /// A loop in which nobody waited yet is the time to give back what closed ones left.
+    pub fn sweep_if_new(self: &Arc<Self>, py: Python<'_>, running: &Bound<'_, PyAny>) {
+        let new = {
+            let loops = self.loops.lock();
+            loops.find(running).is_none() && !loops.is_empty()
+        };
+        if new {
+            self.sweep_closed(py);
+        }
+    }
+
+    /// Gives back what a closed loop left: its waiters and what was granted to them.
+    fn sweep(self: &Arc<Self>, py: Python<'_>, id: LoopId) {
+        let forgotten = self.loops.lock().forget(id);
+        let dead = {
+            let mut gate = self.gate.lock();
+            let in_loop = |handle: &Handle| handle.as_ref().is_some_and(|waiter| waiter.get().is_parked_in(id));
+            let tickets = gate.pick(in_loop);
+            let now = clock::now();
+            tickets.into_iter().filter_map(|ticket| gate.cancel(now, ticket).flatten()).collect::<Vec<_>>()
+        };
+        // Futures of dead loops, and whatever hangs on them, go outside of all locks.
+        for waiter in &dead {
+            waiter.get().bury();
+        }
+        drop(dead);
+        if let Some(forgotten) = forgotten {
+            forgotten.stop(py);
+        }
+    }
+
+    /// Gives back what closed loops left. Asked before numbers are shown and when a new loop comes.
+    pub fn sweep_closed(self: &Arc<Self>, py: Python<'_>) {
+        let known = self.loops.lock().all(py);
+        let closed = |event_loop: &Py<PyAny>| {
+            let closed = event_loop.bind(py).call_method0(intern!(py, "is_closed"));
+            closed.and_then(|closed| closed.extract()).unwrap_or(false)
+        };
+        let dead: Vec<_> = known.iter().filter(|(_, event_loop)| closed(event_loop)).collect();
+        for (id, _) in &dead {
+            self.sweep(py, *id);
+        }
+        if !dead.is_empty() {
+            self.pump(py);
+        }
+    }
+
+    /// When a waiter should be looked after; nothing if only an event can set it free.
+    pub fn expected(&self, ticket: Ticket) -> Option<Nanos> {
+        self.gate.lock().expected(clock::now(), ticket)
+    }
+}
+
+/// What a forked child does for every limiter.
+pub fn after_fork(_py: Python<'_>) {
+    let drivers: Vec<_> = DRIVERS.lock().iter().filter_map(Weak::upgrade).collect();
+    for driver in drivers {
+        // Waiters, futures and loops are copies of the parent's. Dropping them would run finalizers of tasks that
+        // live there; they are left where they are.
+        std::mem::forget(driver.gate.lock().disown());
+        driver.loops.lock().disown();
+        driver.scopes.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,48 @@
+//! From refusals to the exceptions of `penstock.errors`. Those are Python classes: abi3 cannot derive exceptions in
+//! Rust before 3.12.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::clock::SECOND;
+use crate::gate::Refusal;
+use crate::ledger::Oversize;
+use crate::rate::Seconds;
+
+use super::convert::to_seconds;
+
+static ACQUIRE_TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static COST_EXCEEDS_LIMIT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static QUEUE_FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+fn raise<A>(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, args: A) -> PyErr
+where
+    A: for<'py> pyo3::call::PyCallArgs<'py>,
+{
+    let made = class.import(py, "penstock.errors", name).and_then(|class| class.call1(args));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The exception for a refusal by the limiter of that name.
+pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
+    match refusal {
+        Refusal::Oversize(Oversize { dimension, cost, limit }) => {
+            let message = format!("{refusal} (limiter {limiter:?})");
+            raise(py, &COST_EXCEEDS_LIMIT, "CostExceedsLimit", (message, dimension.name(), *cost, *limit))
+        }
+        Refusal::Timeout(wait) => {
+            let message = if *wait == 0 {
+                format!("no permit in time: every slot of limiter {limiter:?} is taken, or others come first")
+            } else {
+                let wait = Seconds(wait.next_multiple_of(SECOND / 1_000));
+                format!("no permit in time: limiter {limiter:?} has room in {wait} seconds at the earliest")
+            };
+            raise(py, &ACQUIRE_TIMEOUT, "AcquireTimeout", (message, to_seconds(*wait)))
+        }
+        Refusal::QueueFull(waiting) => {
+            let message = format!("{refusal}; limiter {limiter:?}");
+            raise(py, &QUEUE_FULL, "QueueFull", (message, *waiting))
+        }
+    }
+}

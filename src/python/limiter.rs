@@ -1,0 +1,334 @@
+//! `Limiter` in Python: the base of `penstock.Limiter`, which adds decorators and fan-out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::clock;
+use crate::cost::Dimension;
+use crate::gate::Config;
+use crate::keys::PerKey;
+use crate::rate;
+
+use super::convert::{given, optional_seconds, seconds, shown, to_seconds, whole};
+use super::driver::{Driver, Entry};
+use super::permit::Permit;
+use super::rate::rates;
+use super::request::{Given, Request};
+use super::scope::{self, Blocks, Ready, Scope};
+use super::waiter::Acquire;
+
+type Any<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+
+const MOST: u64 = 1_000_000_000;
+
+/// A named set of rates and a concurrency. See `_core.pyi` for its documentation.
+#[pyclass(frozen, subclass, module = "penstock._core")]
+pub struct Limiter {
+    driver: Arc<Driver>,
+    store: String,
+    one: Request,
+    blocks: Arc<Blocks>,
+}
+
+fn limits(values: [(Dimension, Any<'_, '_>); 4]) -> PyResult<Vec<(Dimension, rate::Rate)>> {
+    let mut limits = Vec::new();
+    for (dimension, value) in values {
+        if let Some(value) = given(value) {
+            limits.extend(rates(dimension, value)?.into_iter().map(|rate| (dimension, rate)));
+        }
+    }
+    Ok(limits)
+}
+
+fn bounded(name: &str, value: Any<'_, '_>, least: u64) -> PyResult<Option<u64>> {
+    given(value).map(|value| whole(name, value, least, MOST)).transpose()
+}
+
+fn per_key(value: &Bound<'_, PyAny>) -> PyResult<PerKey> {
+    let wrong = || {
+        let message = "per_key must be a dict of requests, tokens, input_tokens, output_tokens and concurrency, not";
+        PyTypeError::new_err(format!("{message} {}", shown(value)))
+    };
+    let mut limits = PerKey::default();
+    for (name, value) in value.cast::<PyDict>().map_err(|_| wrong())? {
+        let name: String = name.extract().map_err(|_| wrong())?;
+        if name == "concurrency" {
+            limits.concurrency = bounded("per_key['concurrency']", Some(&value), 1)?;
+        } else if let Some(dimension) = Dimension::from_name(&name) {
+            if !value.is_none() {
+                limits.rates.extend(rates(dimension, &value)?.into_iter().map(|rate| (dimension, rate)));
+            }
+        } else {
+            let known = "requests, tokens, input_tokens, output_tokens, concurrency";
+            return Err(PyValueError::new_err(format!("per_key has an unknown dimension {name:?}; known are {known}")));
+        }
+    }
+    Ok(limits)
+}
+
+fn one_of(name: &str, value: &str, allowed: &[&str]) -> PyResult<()> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let allowed: Vec<_> = allowed.iter().map(|value| format!("{value:?}")).collect();
+    Err(PyValueError::new_err(format!("{name} must be {}, not {value:?}", allowed.join(" or "))))
+}
+
+fn fresh_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("limiter-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[pymethods]
+impl Limiter {
+    #[new]
+    #[pyo3(signature = (*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None,
+        per_key=None, name=None, store="memory://", network_jitter=None, max_waiting=None, on_store_failure="share"))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        requests: Any<'_, '_>,
+        tokens: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        concurrency: Any<'_, '_>,
+        per_key: Any<'_, '_>,
+        name: Option<String>,
+        store: &str,
+        network_jitter: Any<'_, '_>,
+        max_waiting: Any<'_, '_>,
+        on_store_failure: &str,
+    ) -> PyResult<Self> {
+        one_of("store", store, &["memory://"])?;
+        one_of("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
+        if name.as_ref().is_some_and(String::is_empty) {
+            return Err(PyValueError::new_err("name must not be empty; leave it out for one of its own"));
+        }
+        let config = Config {
+            rates: limits([
+                (Dimension::Requests, requests),
+                (Dimension::Tokens, tokens),
+                (Dimension::InputTokens, input_tokens),
+                (Dimension::OutputTokens, output_tokens),
+            ])?,
+            concurrency: bounded("concurrency", concurrency, 1)?,
+            per_key: given(per_key).map(self::per_key).transpose()?,
+            network_jitter: optional_seconds("network_jitter", network_jitter)?,
+            max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
+        };
+        let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
+        Ok(Self { driver, store: store.to_owned(), one: Request::one(), blocks: Arc::default() })
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.driver.name
+    }
+
+    #[getter]
+    fn store(&self) -> &str {
+        &self.store
+    }
+
+    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+        timeout=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn permit(
+        &self,
+        tokens: Any<'_, '_>,
+        requests: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+        timeout: Any<'_, '_>,
+    ) -> PyResult<Scope> {
+        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
+        Ok(Scope::new(&self.driver, Request::new(&given)?))
+    }
+
+    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+        timeout=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        tokens: Any<'_, '_>,
+        requests: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+        timeout: Any<'_, '_>,
+    ) -> PyResult<Py<Permit>> {
+        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
+        scope::acquire(py, &self.driver, &Request::new(&given)?)
+    }
+
+    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+        timeout=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn aacquire(
+        &self,
+        py: Python<'_>,
+        tokens: Any<'_, '_>,
+        requests: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+        timeout: Any<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
+        match self.driver.admit(py, &Request::new(&given)?)? {
+            Entry::Now(permit) => Ok(permit.into_any()),
+            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+        }
+    }
+
+    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn try_acquire(
+        &self,
+        py: Python<'_>,
+        tokens: Any<'_, '_>,
+        requests: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+    ) -> PyResult<Option<Py<Permit>>> {
+        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout: None };
+        self.driver.try_admit(py, &Request { timeout: Some(0), ..Request::new(&given)? })
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        scope::enter(py, &self.driver, &self.one, &self.blocks)
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) {
+        self.blocks.leave(py);
+    }
+
+    fn __aenter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        scope::aenter(py, &self.driver, &self.one, &self.blocks)
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __aexit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
+        self.blocks.leave(py);
+        Ready::shared(py)
+    }
+
+    #[pyo3(signature = (seconds))]
+    fn cooldown(&self, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+        let period = self::seconds("seconds", seconds)?;
+        self.driver.gate.lock().cool_down(clock::now(), period);
+        self.driver.pump(seconds.py());
+        Ok(())
+    }
+
+    #[pyo3(signature = (**limits))]
+    fn update(&self, py: Python<'_>, limits: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        let mut concurrency = None;
+        let mut changes = Vec::new();
+        for (name, value) in limits.into_iter().flatten() {
+            let name: String = name.extract()?;
+            if name == "concurrency" {
+                concurrency = Some(bounded("concurrency", Some(&value), 1)?);
+            } else if let Some(dimension) = Dimension::from_name(&name) {
+                let fresh = if value.is_none() { Vec::new() } else { rates(dimension, &value)? };
+                changes.push((dimension, fresh));
+            } else {
+                let known = "requests, tokens, input_tokens, output_tokens, concurrency";
+                return Err(PyTypeError::new_err(format!("update() has no argument {name:?}; known are {known}")));
+            }
+        }
+        // Everything was looked at before anything is changed.
+        let mut settled = Vec::new();
+        {
+            let mut gate = self.driver.gate.lock();
+            let now = clock::now();
+            for (dimension, fresh) in changes {
+                gate.update(now, dimension, &fresh, &mut settled);
+            }
+            if let Some(concurrency) = concurrency {
+                gate.set_concurrency(concurrency);
+            }
+        }
+        self.driver.settle(py, settled);
+        Ok(())
+    }
+
+    /// Whether calls are charged for tokens at all: if not, nobody need look for usage.
+    fn counts_tokens(&self) -> bool {
+        let gate = self.driver.gate.lock();
+        Dimension::ALL[1..].iter().any(|&dimension| gate.counts_dimension(dimension))
+    }
+
+    /// The snapshot that `penstock.Stats` shows.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.driver.sweep_closed(py);
+        let now = clock::now();
+        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, waits) = {
+            let mut gate = self.driver.gate.lock();
+            let counts = gate.counts();
+            let waits = gate.waits();
+            let quantile = |share| to_seconds(waits.quantile(share, counts.granted));
+            #[allow(clippy::cast_precision_loss)]
+            let waits = (waits.total() as f64 / 1e9, quantile(0.5), quantile(0.99), to_seconds(waits.max()));
+            let (in_flight, waiting) = (gate.in_flight(), gate.waiting());
+            let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
+            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), waits)
+        };
+        let dict = PyDict::new(py);
+        dict.set_item("name", &self.driver.name)?;
+        dict.set_item("in_flight", in_flight)?;
+        dict.set_item("waiting", waiting)?;
+        dict.set_item("granted", counts.granted)?;
+        dict.set_item("cancelled", counts.cancelled)?;
+        dict.set_item("timeouts", counts.timeouts)?;
+        dict.set_item("refused", counts.refused)?;
+        dict.set_item("waited", waits.0)?;
+        dict.set_item("waited_p50", waits.1)?;
+        dict.set_item("waited_p99", waits.2)?;
+        dict.set_item("waited_max", waits.3)?;
+        dict.set_item("cooldown", cooldown)?;
+        dict.set_item("concurrency", concurrency)?;
+        dict.set_item("keys", keys)?;
+        let levels = levels.into_iter().map(|level| {
+            let rate = super::rate::Rate(level.rate);
+            (level.dimension.name(), rate, level.available, level.window)
+        });
+        dict.set_item("levels", levels.collect::<Vec<_>>())?;
+        Ok(dict)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        self.driver.sweep_closed(py);
+        let mut gate = self.driver.gate.lock();
+        let now = clock::now();
+        let mut parts = Vec::new();
+        for level in gate.levels(now) {
+            let left = level.available.min(i64::try_from(level.window).unwrap_or(i64::MAX));
+            parts.push(format!("{} {} ({left} free)", level.dimension, level.rate));
+        }
+        if let Some(concurrency) = gate.concurrency() {
+            parts.push(format!("concurrency {concurrency}"));
+        }
+        if parts.is_empty() {
+            parts.push("no limits".to_owned());
+        }
+        parts.push(format!("{} in flight", gate.in_flight()));
+        parts.push(format!("{} waiting", gate.waiting()));
+        let cooling = gate.cooling(now);
+        if cooling > 0 {
+            parts.push(format!("cooling down for {:.1} s", to_seconds(cooling)));
+        }
+        format!("<Limiter {:?}: {}>", self.driver.name, parts.join(", "))
+    }
+}

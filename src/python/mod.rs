@@ -1,0 +1,75 @@
+//! Thin bindings: convert, call, convert back. What Python must decide is in `python/penstock/`.
+
+mod convert;
+mod driver;
+mod errors;
+mod event_loop;
+mod limiter;
+mod nesting;
+mod permit;
+mod rate;
+mod request;
+mod scope;
+mod waiter;
+
+use pyo3::prelude::*;
+
+/// The compiled core of Penstock. Everything public in it is exported by `penstock` itself.
+#[pymodule]
+mod _core {
+    use super::{PyResult, Python, pyfunction};
+
+    #[pymodule_export]
+    use super::limiter::Limiter;
+    #[pymodule_export]
+    use super::permit::{Cost, Permit};
+    #[pymodule_export]
+    use super::rate::Rate;
+    #[pymodule_export]
+    use super::scope::Scope;
+    #[pymodule_export]
+    use super::waiter::{Acquire, Waiter};
+
+    /// Estimates the tokens of a text without a tokenizer.
+    #[pyfunction]
+    fn estimate_tokens(text: &str) -> u64 {
+        crate::estimate::estimate_tokens(text)
+    }
+
+    /// What a forked child must do before it uses a limiter: the calls under way and those that wait are the parent's.
+    #[pyfunction]
+    fn after_fork(py: Python<'_>) {
+        super::driver::after_fork(py);
+    }
+
+    /// The process's monotonic clock, in seconds: virtual while frozen.
+    #[pyfunction]
+    fn clock_now() -> f64 {
+        super::convert::to_seconds(crate::clock::now())
+    }
+
+    /// Stops the clock; only `clock_advance` moves it then. For tests.
+    #[pyfunction]
+    fn clock_freeze() {
+        crate::clock::freeze();
+    }
+
+    /// Moves a frozen clock forward by so many seconds.
+    #[pyfunction]
+    fn clock_advance(seconds: &super::Bound<'_, super::PyAny>) -> PyResult<()> {
+        crate::clock::advance(super::convert::seconds("seconds", seconds)?);
+        Ok(())
+    }
+
+    /// Lets a frozen clock run on from where it stands.
+    #[pyfunction]
+    fn clock_thaw() {
+        crate::clock::thaw();
+    }
+
+    /// Whether the clock is frozen.
+    #[pyfunction]
+    fn clock_frozen() -> bool {
+        crate::clock::frozen()
+    }
+}

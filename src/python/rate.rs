@@ -1,0 +1,112 @@
+//! `Rate` in Python.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::clock::SECOND;
+use crate::cost::Dimension;
+use crate::rate;
+
+use super::convert::{seconds, shown, to_seconds, whole};
+
+/// An amount per period of one dimension. See `_core.pyi` for its documentation.
+#[pyclass(frozen, eq, module = "penstock", from_py_object)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub rate::Rate);
+
+#[pymethods]
+impl Rate {
+    #[new]
+    #[pyo3(signature = (amount, per, *, burst=None, window=true))]
+    fn new(
+        amount: &Bound<'_, PyAny>,
+        per: &Bound<'_, PyAny>,
+        burst: Option<&Bound<'_, PyAny>>,
+        window: bool,
+    ) -> PyResult<Self> {
+        let amount = whole("amount", amount, 1, rate::Rate::MAX_AMOUNT)?;
+        let period = seconds("per", per)?;
+        let wrong = |error: rate::RateError| PyValueError::new_err(error.to_string());
+        let mut rate = rate::Rate::new(amount, period).map_err(wrong)?.with_window(window);
+        if let Some(burst) = burst {
+            let burst = whole("burst", burst, 1, rate::Rate::MAX_AMOUNT)?;
+            rate = rate.with_burst(burst).map_err(wrong)?;
+        }
+        Ok(Self(rate))
+    }
+
+    #[getter]
+    fn amount(&self) -> u64 {
+        self.0.amount()
+    }
+
+    #[getter]
+    fn per(&self) -> f64 {
+        to_seconds(self.0.period())
+    }
+
+    #[getter]
+    fn burst(&self) -> u64 {
+        self.0.burst()
+    }
+
+    #[getter]
+    fn window(&self) -> bool {
+        self.0.window()
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.0.amount(), self.0.period(), self.0.burst(), self.0.window()).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __repr__(&self) -> String {
+        let Self(rate) = self;
+        let per = rate::Seconds(rate.period());
+        let window = if rate.window() { "True" } else { "False" };
+        format!("Rate({}, per={per}, burst={}, window={window})", rate.amount(), rate.burst())
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((u64, f64), Bound<'py, PyDict>)> {
+        let more = PyDict::new(py);
+        more.set_item("burst", self.burst())?;
+        more.set_item("window", self.window())?;
+        Ok(((self.amount(), self.per()), more))
+    }
+}
+
+/// The rates that were given for one dimension: a number per minute, a `Rate`, or several of these.
+pub fn rates(dimension: Dimension, value: &Bound<'_, PyAny>) -> PyResult<Vec<rate::Rate>> {
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let each = value.try_iter()?.map(|item| one(dimension, &item?));
+        let rates: Vec<_> = each.collect::<PyResult<_>>()?;
+        if rates.is_empty() {
+            let message =
+                format!("{dimension} must name at least one rate, not {}; use None for no limit", shown(value));
+            return Err(PyValueError::new_err(message));
+        }
+        return Ok(rates);
+    }
+    Ok(vec![one(dimension, value)?])
+}
+
+fn one(dimension: Dimension, value: &Bound<'_, PyAny>) -> PyResult<rate::Rate> {
+    if let Ok(rate) = value.cast::<Rate>() {
+        return Ok(rate.get().0);
+    }
+    let amount = whole(dimension.name(), value, 1, rate::Rate::MAX_AMOUNT).map_err(|error| {
+        if error.is_instance_of::<PyTypeError>(value.py()) {
+            let shown = shown(value);
+            let message =
+                format!("{dimension} must be a whole number per minute, a Rate or a list of these, not {shown}");
+            PyTypeError::new_err(message)
+        } else {
+            error
+        }
+    })?;
+    rate::Rate::new(amount, 60 * SECOND).map_err(|error| PyValueError::new_err(error.to_string()))
+}

@@ -1,0 +1,208 @@
+//! A permit for a block: `with limiter.permit(...)`, `async with limiter.permit(...)`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::driver::{Driver, Entry};
+use super::nesting;
+use super::permit::Permit;
+use super::request::Request;
+use super::waiter::{Step, Waiter, thrown};
+
+/// A permit that a block holds, and what [`nesting::leave`] takes.
+type Block = (Py<Permit>, Py<PyAny>);
+
+/// Permits that blocks of one context manager hold: usually one, several if it is used by several tasks at once.
+#[derive(Default)]
+pub struct Blocks {
+    held: Mutex<HashMap<usize, Block>>,
+}
+
+impl Blocks {
+    /// A block begins.
+    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        let token = nesting::enter(permit)?;
+        self.held.lock().insert(permit.as_ptr() as usize, (permit.clone().unbind(), token));
+        Ok(())
+    }
+
+    /// A block ends: that of this task tree if it can be told, else any.
+    pub fn leave(&self, py: Python<'_>) {
+        let taken = {
+            let several = self.held.lock().len() > 1;
+            let inside = if several { nesting::chain(py) } else { Vec::new() };
+            let mut held = self.held.lock();
+            let own = inside.iter().map(|permit| permit.as_ptr() as usize).find(|place| held.contains_key(place));
+            own.or_else(|| held.keys().next().copied()).and_then(|place| held.remove(&place))
+        };
+        if let Some((permit, token)) = taken {
+            nesting::leave(py, &token);
+            permit.get().give_back(py);
+        }
+    }
+}
+
+/// A permit for a block, not yet asked for.
+#[pyclass(frozen, module = "penstock")]
+pub struct Scope {
+    driver: Arc<Driver>,
+    request: Request,
+    blocks: Arc<Blocks>,
+}
+
+impl Scope {
+    pub fn new(driver: &Arc<Driver>, request: Request) -> Self {
+        Self { driver: Arc::clone(driver), request, blocks: Arc::default() }
+    }
+}
+
+/// Begins a block of a thread.
+pub fn enter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Blocks) -> PyResult<Py<Permit>> {
+    let permit = acquire(py, driver, request)?;
+    blocks.enter(permit.bind(py))?;
+    Ok(permit)
+}
+
+/// Begins a block of a task: gives what is to be awaited.
+pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Arc<Blocks>) -> PyResult<Py<PyAny>> {
+    match driver.admit(py, request)? {
+        Entry::Now(permit) => {
+            blocks.enter(permit.bind(py))?;
+            Ok(permit.into_any())
+        }
+        Entry::Later(waiter) => {
+            let blocks = Arc::clone(blocks);
+            Ok(Py::new(py, Entering { waiter, blocks })?.into_any())
+        }
+    }
+}
+
+/// A permit for a thread, which parks in Python until there is one, so that signals reach it.
+pub fn acquire(py: Python<'_>, driver: &Arc<Driver>, request: &Request) -> PyResult<Py<Permit>> {
+    match driver.admit(py, request)? {
+        Entry::Now(permit) => Ok(permit),
+        Entry::Later(waiter) => {
+            let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
+            let timeout = request.timeout.map(super::convert::to_seconds);
+            Ok(park.call1((waiter, timeout))?.cast_into::<Permit>()?.unbind())
+        }
+    }
+}
+
+#[pymethods]
+impl Scope {
+    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        enter(py, &self.driver, &self.request, &self.blocks)
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) {
+        self.blocks.leave(py);
+    }
+
+    fn __aenter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        aenter(py, &self.driver, &self.request, &self.blocks)
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __aexit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
+        self.blocks.leave(py);
+        Ready::shared(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<permit of limiter {:?}: {}>", self.driver.name, self.request.cost)
+    }
+}
+
+/// Something that is over already: awaiting it gives None at once.
+#[pyclass(frozen, module = "penstock._core")]
+pub struct Ready;
+
+impl Ready {
+    /// The one there is.
+    pub fn shared(py: Python<'_>) -> PyResult<Py<Self>> {
+        static READY: pyo3::sync::PyOnceLock<Py<Ready>> = pyo3::sync::PyOnceLock::new();
+        READY.get_or_try_init(py, || Py::new(py, Self)).map(|ready| ready.clone_ref(py))
+    }
+}
+
+#[pymethods]
+impl Ready {
+    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[allow(clippy::unused_self)]
+    fn __next__(&self) -> Option<Py<PyAny>> {
+        None
+    }
+}
+
+/// A block of a task that waits for its permit.
+#[pyclass(frozen, module = "penstock._core")]
+struct Entering {
+    waiter: Py<Waiter>,
+    blocks: Arc<Blocks>,
+}
+
+impl Entering {
+    fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let step = Waiter::step(self.waiter.bind(py))?;
+        if let Step::Done(permit) = &step {
+            self.blocks.enter(permit.bind(py))?;
+        }
+        step.into_next()
+    }
+}
+
+#[pymethods]
+impl Entering {
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        if super::event_loop::running(py).is_some() {
+            return Ok(slf.clone().into_any());
+        }
+        let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign_block"))?;
+        foreign.call1((slf.get().waiter.clone_ref(py), slf.clone()))?.call_method0(intern!(py, "__await__"))
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.step(py)
+    }
+
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.step(value.py())
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.waiter.get().cancel(kind.py());
+        Err(thrown(kind, value, traceback))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.waiter.get().cancel(py);
+    }
+
+    /// Begins the block with the permit that another async library waited for.
+    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.enter(permit)
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+    }
+}
