@@ -444,6 +444,11 @@ impl<T: Default> Gate<T> {
         }
     }
 
+    /// As [`Gate::release`], while nobody waits: then it does not matter when.
+    pub fn release_unwatched(&mut self, grant: &Grant) {
+        self.release(self.last, grant);
+    }
+
     /// Replaces what was charged by the actual cost: a refund into the window that was charged, or a debit now.
     pub fn settle(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
         let now = self.tick(now);

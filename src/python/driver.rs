@@ -3,7 +3,6 @@
 //! Locks: the gate's, the loops' and each waiter's. None is held while another is taken or while Python runs, since any
 //! call of Python may run anything, a permit's release included.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,7 +15,7 @@ use crate::queue::Ticket;
 
 use super::errors::refused;
 use super::event_loop::{self, LoopId, Loops};
-use super::nesting;
+use super::nesting::Nesting;
 use super::permit::{Nested, Permit};
 use super::request::Request;
 use super::waiter::{Delivery, Parked, Waiter};
@@ -30,8 +29,7 @@ pub struct Driver {
     pub name: String,
     pub gate: Mutex<Gate<Handle>>,
     pub loops: Mutex<Loops>,
-    /// Permits that are the enclosing ones of some code. While there are none, nothing can be nested.
-    scopes: AtomicUsize,
+    pub nesting: Nesting,
 }
 
 /// What a call got.
@@ -46,31 +44,17 @@ impl Driver {
     /// A driver of a fresh gate.
     pub fn new(name: String, config: Config) -> Arc<Self> {
         let gate = Mutex::new(Gate::new(config, clock::now()));
-        let driver = Arc::new(Self { name, gate, loops: Mutex::default(), scopes: AtomicUsize::new(0) });
+        let driver = Arc::new(Self { name, gate, loops: Mutex::default(), nesting: Nesting::default() });
         let mut drivers = DRIVERS.lock();
         drivers.retain(|driver| driver.strong_count() > 0);
         drivers.push(Arc::downgrade(&driver));
         driver
     }
 
-    /// Whether any code runs inside a permit of this limiter.
-    #[inline]
-    pub fn has_scopes(&self) -> bool {
-        self.scopes.load(Ordering::Relaxed) > 0
-    }
-
-    pub fn open_scope(&self) {
-        self.scopes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn close_scope(&self) {
-        self.scopes.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Asks the gate. Who must wait gets a waiter, which is not parked yet.
     #[inline]
     pub fn admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Entry> {
-        let nested = nesting::enclosing(py, self).map(Nested::cover);
+        let nested = self.nesting.enclosing(py).map(Nested::cover);
         let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
         let asked = request.gate(cost, nested.is_some());
         let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
@@ -116,7 +100,7 @@ impl Driver {
 
     /// A permit, if there is one now.
     pub fn try_admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Option<Py<Permit>>> {
-        let nested = nesting::enclosing(py, self).map(Nested::cover);
+        let nested = self.nesting.enclosing(py).map(Nested::cover);
         let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
         let mut settled = Vec::new();
         let asked = request.gate(cost, nested.is_some());
@@ -201,14 +185,14 @@ impl Driver {
     /// Gives the slot of a grant back, and wakes whom that sets free.
     #[inline]
     pub fn release(self: &Arc<Self>, py: Python<'_>, grant: &Grant) {
-        let waiting = {
+        {
             let mut gate = self.gate.lock();
+            if gate.waiting() == 0 {
+                return gate.release_unwatched(grant);
+            }
             gate.release(clock::now(), grant);
-            gate.waiting()
-        };
-        if waiting > 0 {
-            self.pump(py);
         }
+        self.pump(py);
     }
 
     /// The event loop that runs here and in which calls of this limiter wait.
@@ -323,6 +307,6 @@ pub fn after_fork(_py: Python<'_>) {
         // live there; they are left where they are.
         std::mem::forget(driver.gate.lock().disown());
         driver.loops.lock().disown();
-        driver.scopes.store(0, Ordering::Relaxed);
+        driver.nesting.disown();
     }
 }

@@ -184,7 +184,7 @@ impl Limiter {
     ) -> PyResult<Py<PyAny>> {
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         match self.driver.admit(py, &Request::new(&given)?)? {
-            Entry::Now(permit) => Ok(permit.into_any()),
+            Entry::Now(permit) => super::waiter::given(py, permit),
             Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
         }
     }
@@ -211,7 +211,7 @@ impl Limiter {
 
     #[pyo3(signature = (*_error))]
     fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) {
-        self.blocks.leave(py);
+        self.blocks.leave(py, &self.driver);
     }
 
     fn __aenter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -220,7 +220,7 @@ impl Limiter {
 
     #[pyo3(signature = (*_error))]
     fn __aexit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
-        self.blocks.leave(py);
+        self.blocks.leave(py, &self.driver);
         Ready::shared(py)
     }
 

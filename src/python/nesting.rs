@@ -1,15 +1,16 @@
 //! Permits inside permits.
 //!
-//! A context variable holds the innermost permit of the task tree; each permit knows the one outside it. Inside a permit
-//! of a limiter, a call takes no second slot of that limiter, and the first one is covered by the permit outside: it is
-//! charged only for what it costs beyond that.
+//! Each limiter has a context variable that holds the permit which the code of a task tree runs inside. There, a call
+//! takes no second slot of that limiter, and the first one is covered by the permit outside: it is charged only for what
+//! it costs beyond that.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyString};
+use pyo3::types::IntoPyDict;
 
-use super::driver::Driver;
 use super::permit::Permit;
 
 struct Variable {
@@ -18,65 +19,70 @@ struct Variable {
     reset: Py<PyAny>,
 }
 
-static VARIABLE: PyOnceLock<Variable> = PyOnceLock::new();
-
-fn variable(py: Python<'_>) -> PyResult<&Variable> {
-    VARIABLE.get_or_try_init(py, || {
-        let class = py.import("contextvars")?.getattr("ContextVar")?;
-        let name = PyString::new(py, "penstock_permit");
-        let variable = class.call((name,), Some(&[("default", py.None())].into_py_dict(py)?))?;
-        let method = |name: &Bound<'_, PyString>| variable.getattr(name).map(Bound::unbind);
-        let (get, set, reset) = (intern!(py, "get"), intern!(py, "set"), intern!(py, "reset"));
-        Ok(Variable { get: method(get)?, set: method(set)?, reset: method(reset)? })
-    })
+/// The permits of one limiter that code runs inside.
+pub struct Nesting {
+    variable: PyOnceLock<Variable>,
+    /// How many permits are the enclosing one of some code. While there are none, nothing can be nested.
+    scopes: AtomicUsize,
 }
 
-/// The innermost permit of this task tree, released or not.
-fn innermost(py: Python<'_>) -> Option<Py<Permit>> {
-    let value = variable(py).ok()?.get.bind(py).call0().ok()?;
-    value.cast_into::<Permit>().ok().map(Bound::unbind)
-}
-
-/// The permit of that limiter which this code runs inside, if any.
-#[inline]
-pub fn enclosing(py: Python<'_>, driver: &Driver) -> Option<Py<Permit>> {
-    if !driver.has_scopes() {
-        return None;
+impl Default for Nesting {
+    fn default() -> Self {
+        Self { variable: PyOnceLock::new(), scopes: AtomicUsize::new(0) }
     }
-    let mut permit = innermost(py);
-    while let Some(candidate) = permit {
-        if candidate.get().is_live_of(driver) {
-            return Some(candidate);
+}
+
+impl Nesting {
+    fn variable(&self, py: Python<'_>) -> PyResult<&Variable> {
+        self.variable.get_or_try_init(py, || {
+            let class = py.import(intern!(py, "contextvars"))?.getattr(intern!(py, "ContextVar"))?;
+            let default = [("default", py.None())].into_py_dict(py)?;
+            let variable = class.call(("penstock_permit",), Some(&default))?;
+            let method = |name| variable.getattr(name).map(Bound::unbind);
+            Ok(Variable { get: method("get")?, set: method("set")?, reset: method("reset")? })
+        })
+    }
+
+    /// The permit which this code runs inside, if any.
+    #[inline]
+    pub fn enclosing(&self, py: Python<'_>) -> Option<Py<Permit>> {
+        if self.scopes.load(Ordering::Relaxed) == 0 {
+            return None;
         }
-        permit = candidate.get().outside(py);
+        self.innermost(py)
     }
-    None
-}
 
-/// The permits that this code runs inside, from the innermost out.
-pub fn chain(py: Python<'_>) -> Vec<Py<Permit>> {
-    let next = |permit: &Py<Permit>| permit.get().outside(py);
-    let mut chain = Vec::new();
-    let mut permit = innermost(py);
-    while let Some(inner) = permit {
-        permit = next(&inner);
-        chain.push(inner);
+    fn innermost(&self, py: Python<'_>) -> Option<Py<Permit>> {
+        let value = self.variable(py).ok()?.get.bind(py).call0().ok()?;
+        let mut permit = value.cast_into::<Permit>().ok().map(Bound::unbind);
+        // A generator that was finished in another context leaves a released permit behind in this one.
+        while let Some(inner) = permit {
+            if !inner.get().is_released() {
+                return Some(inner);
+            }
+            permit = inner.get().outside(py);
+        }
+        None
     }
-    chain
-}
 
-/// Makes `permit` the innermost one. Gives the token that [`leave`] takes.
-pub fn enter(permit: &Bound<'_, Permit>) -> PyResult<Py<PyAny>> {
-    let py = permit.py();
-    let variable = variable(py)?;
-    permit.get().set_outside(innermost(py));
-    Ok(variable.set.bind(py).call1((permit,))?.unbind())
-}
+    /// This code runs inside `permit` from here on. Gives what [`Nesting::leave`] takes.
+    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<Py<PyAny>> {
+        let py = permit.py();
+        let token = self.variable(py)?.set.bind(py).call1((permit,))?.unbind();
+        self.scopes.fetch_add(1, Ordering::Relaxed);
+        Ok(token)
+    }
 
-/// Makes the permit outside the innermost one again. A token of another context (a generator that is finished
-/// elsewhere) is left alone: the context it belongs to skips permits that are released.
-pub fn leave(py: Python<'_>, token: &Py<PyAny>) {
-    if let Ok(variable) = variable(py) {
-        let _ = variable.reset.bind(py).call1((token,));
+    /// This code no longer runs inside the permit that the token is of. A token of another context is left alone.
+    pub fn leave(&self, py: Python<'_>, token: Py<PyAny>) {
+        self.scopes.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(variable) = self.variable(py) {
+            let _ = variable.reset.bind(py).call1((token,));
+        }
+    }
+
+    /// The code that ran inside permits of this limiter is another process's.
+    pub fn disown(&self) {
+        self.scopes.store(0, Ordering::Relaxed);
     }
 }

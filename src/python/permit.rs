@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 
 use crate::clock;
@@ -74,7 +73,6 @@ impl Drop for Nested {
     }
 }
 
-#[allow(clippy::struct_excessive_bools)] // each says one thing of its own
 struct Held {
     grant: Grant,
     released: bool,
@@ -82,13 +80,12 @@ struct Held {
     cover: bool,
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
-    /// Whether it is somewhere the enclosing permit.
-    scoped: bool,
-    outside: Option<Py<Permit>>,
+    /// What ends the block that it is the permit of.
+    token: Option<Py<PyAny>>,
 }
 
 /// The right to make one call now. See `_core.pyi` for its documentation.
-#[pyclass(frozen, weakref, module = "penstock")]
+#[pyclass(frozen, module = "penstock")]
 pub struct Permit {
     driver: Arc<Driver>,
     held: Mutex<Held>,
@@ -100,7 +97,7 @@ impl Permit {
     #[inline]
     pub fn new(py: Python<'_>, driver: &Arc<Driver>, grant: Grant, nested: Option<Nested>) -> PyResult<Py<Self>> {
         let parent = nested.map(|nested| Box::new(nested.spend()));
-        let held = Held { grant, released: false, cover: true, inside: false, scoped: false, outside: None };
+        let held = Held { grant, released: false, cover: true, inside: false, token: None };
         Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), parent })
     }
 
@@ -110,43 +107,37 @@ impl Permit {
         std::mem::replace(&mut held.cover, false).then_some(held.grant.cost)
     }
 
-    /// Whether it is out, and of that limiter.
-    pub fn is_live_of(&self, driver: &Driver) -> bool {
-        std::ptr::eq(Arc::as_ptr(&self.driver), driver) && !self.held.lock().released
+    /// Whether it was given back.
+    pub fn is_released(&self) -> bool {
+        self.held.lock().released
     }
 
     /// The permit outside of this one.
     pub fn outside(&self, py: Python<'_>) -> Option<Py<Self>> {
-        self.held.lock().outside.as_ref().map(|outside| outside.clone_ref(py))
+        self.parent.as_ref().map(|parent| parent.0.clone_ref(py))
     }
 
-    /// It becomes the enclosing permit of some code.
-    pub fn set_outside(&self, outside: Option<Py<Self>>) {
-        let old = {
-            let mut held = self.held.lock();
-            if !held.scoped && !held.released {
-                held.scoped = true;
-                self.driver.open_scope();
-            }
-            std::mem::replace(&mut held.outside, outside)
-        };
-        drop(old);
+    /// A block begins: what it runs from here on runs inside this permit.
+    #[inline]
+    pub fn begin(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let token = slf.get().driver.nesting.enter(slf)?;
+        slf.get().held.lock().token = Some(token);
+        Ok(())
     }
 
-    /// Gives it back, once.
+    /// Gives it back, once, and ends its block.
     #[inline]
     pub fn give_back(&self, py: Python<'_>) {
-        let (grant, outside) = {
+        let (grant, token) = {
             let mut held = self.held.lock();
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
-            if held.scoped {
-                self.driver.close_scope();
-            }
-            (held.grant, held.outside.take())
+            (held.grant, held.token.take())
         };
-        drop(outside);
+        if let Some(token) = token {
+            self.driver.nesting.leave(py, token);
+        }
         self.driver.release(py, &grant);
     }
 
@@ -233,14 +224,6 @@ impl Permit {
     #[pyo3(signature = (*_error))]
     fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, pyo3::types::PyTuple>) {
         self.give_back(py);
-    }
-
-    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Err(PyStopIteration::new_err(slf.clone().unbind()))
     }
 
     fn __repr__(&self) -> String {

@@ -9,39 +9,39 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::driver::{Driver, Entry};
-use super::nesting;
 use super::permit::Permit;
 use super::request::Request;
-use super::waiter::{Step, Waiter, thrown};
-
-/// A permit that a block holds, and what [`nesting::leave`] takes.
-type Block = (Py<Permit>, Py<PyAny>);
+use super::waiter::{Step, Waiter, given, thrown};
 
 /// Permits that blocks of one context manager hold: usually one, several if it is used by several tasks at once.
 #[derive(Default)]
 pub struct Blocks {
-    held: Mutex<HashMap<usize, Block>>,
+    held: Mutex<HashMap<usize, Py<Permit>>>,
 }
 
 impl Blocks {
     /// A block begins.
-    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
-        let token = nesting::enter(permit)?;
-        self.held.lock().insert(permit.as_ptr() as usize, (permit.clone().unbind(), token));
+    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        Permit::begin(permit)?;
+        self.held.lock().insert(permit.as_ptr() as usize, permit.clone().unbind());
         Ok(())
     }
 
     /// A block ends: that of this task tree if it can be told, else any.
-    pub fn leave(&self, py: Python<'_>) {
-        let taken = {
-            let several = self.held.lock().len() > 1;
-            let inside = if several { nesting::chain(py) } else { Vec::new() };
-            let mut held = self.held.lock();
-            let own = inside.iter().map(|permit| permit.as_ptr() as usize).find(|place| held.contains_key(place));
-            own.or_else(|| held.keys().next().copied()).and_then(|place| held.remove(&place))
+    pub fn leave(&self, py: Python<'_>, driver: &Driver) {
+        let mut inside = driver.nesting.enclosing(py);
+        let permit = loop {
+            let Some(permit) = inside else {
+                let mut held = self.held.lock();
+                let any = held.keys().next().copied();
+                break any.and_then(|place| held.remove(&place));
+            };
+            if let Some(own) = self.held.lock().remove(&(permit.as_ptr() as usize)) {
+                break Some(own);
+            }
+            inside = permit.get().outside(py);
         };
-        if let Some((permit, token)) = taken {
-            nesting::leave(py, &token);
+        if let Some(permit) = permit {
             permit.get().give_back(py);
         }
     }
@@ -73,10 +73,10 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
     match driver.admit(py, request)? {
         Entry::Now(permit) => {
             blocks.enter(permit.bind(py))?;
-            Ok(permit.into_any())
+            given(py, permit)
         }
         Entry::Later(waiter) => {
-            let blocks = Arc::clone(blocks);
+            let blocks = Some(Arc::clone(blocks));
             Ok(Py::new(py, Entering { waiter, blocks })?.into_any())
         }
     }
@@ -102,7 +102,7 @@ impl Scope {
 
     #[pyo3(signature = (*_error))]
     fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) {
-        self.blocks.leave(py);
+        self.blocks.leave(py, &self.driver);
     }
 
     fn __aenter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -111,8 +111,26 @@ impl Scope {
 
     #[pyo3(signature = (*_error))]
     fn __aexit__(&self, py: Python<'_>, _error: &Bound<'_, PyTuple>) -> PyResult<Py<Ready>> {
-        self.blocks.leave(py);
+        self.blocks.leave(py, &self.driver);
         Ready::shared(py)
+    }
+
+    /// For decorators: a permit that is begun; it ends with its release. A thread waits for it.
+    fn begin(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        let permit = acquire(py, &self.driver, &self.request)?;
+        Permit::begin(permit.bind(py))?;
+        Ok(permit)
+    }
+
+    /// For decorators: a permit that is begun, or something that gives one when it is awaited.
+    fn abegin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.driver.admit(py, &self.request)? {
+            Entry::Now(permit) => {
+                Permit::begin(permit.bind(py))?;
+                Ok(permit.into_any())
+            }
+            Entry::Later(waiter) => Ok(Py::new(py, Entering { waiter, blocks: None })?.into_any()),
+        }
     }
 
     fn __repr__(&self) -> String {
@@ -148,16 +166,21 @@ impl Ready {
 #[pyclass(frozen, module = "penstock._core")]
 struct Entering {
     waiter: Py<Waiter>,
-    blocks: Arc<Blocks>,
+    /// The context manager whose block it is; a decorator's ends with the permit itself.
+    blocks: Option<Arc<Blocks>>,
 }
 
 impl Entering {
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let step = Waiter::step(self.waiter.bind(py))?;
         if let Step::Done(permit) = &step {
-            self.blocks.enter(permit.bind(py))?;
+            self.begin(permit.bind(py))?;
         }
         step.into_next()
+    }
+
+    fn begin(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.as_ref().map_or_else(|| Permit::begin(permit), |blocks| blocks.enter(permit))
     }
 }
 
@@ -197,7 +220,7 @@ impl Entering {
 
     /// Begins the block with the permit that another async library waited for.
     fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
-        self.blocks.enter(permit)
+        self.begin(permit)
     }
 }
 
