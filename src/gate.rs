@@ -471,6 +471,7 @@ impl<T: Default> Gate<T> {
         self.settle(now, &mut grant, &Cost::default());
         self.release(now, &grant);
         self.counts.cancelled += 1;
+        self.counts.abandoned += 1;
     }
 
     /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.

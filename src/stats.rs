@@ -11,6 +11,8 @@ pub struct Counts {
     pub granted: u64,
     /// Calls that were given up before their permit was used: while waiting, or granted and not yet resumed.
     pub cancelled: u64,
+    /// Permits that were given back before they were used.
+    pub abandoned: u64,
     /// Calls that ran into their timeout, at once or later.
     pub timeouts: u64,
     /// Calls that could never be admitted, or that found the queue full.

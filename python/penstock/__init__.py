@@ -1,2 +1,45 @@
-"""Penstock: a gate in front of LLM provider calls."""
-from penstock._core import Limiter, Permit, Rate
+"""Penstock: a gate in front of LLM provider calls.
+
+It lets exactly as many calls through as the provider's quota takes: requests and tokens together, concurrency, and a
+queue in which the first comes first::
+
+    from penstock import Limiter
+
+    gate = Limiter(requests=500, tokens=200_000, concurrency=16)  # per minute, as providers quote RPM and TPM
+
+    @gate.limit(tokens=1_200)
+    async def summarize(text): ...
+
+    results = await gate.gather(*(summarize(text) for text in texts))
+"""
+
+from penstock._core import Cost, Permit, Rate, estimate_tokens
+from penstock.errors import (
+    AcquireTimeout,
+    CostExceedsLimit,
+    PenstockError,
+    QueueFull,
+)
+from penstock.limiter import Limiter
+from penstock.rates import per_day, per_hour, per_minute, per_second
+from penstock.stats import Level, Stats
+from penstock.usage import Usage
+
+__all__ = [
+    "AcquireTimeout",
+    "Cost",
+    "CostExceedsLimit",
+    "Level",
+    "Limiter",
+    "PenstockError",
+    "Permit",
+    "QueueFull",
+    "Rate",
+    "Stats",
+    "Usage",
+    "estimate_tokens",
+    "per_day",
+    "per_hour",
+    "per_minute",
+    "per_second",
+]

@@ -5,6 +5,7 @@ Threads park in Python, on a lock, so that signals reach them: a sleep in Rust w
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,3 +103,7 @@ async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
 async def given(permit: Permit) -> Permit:
     """Give a permit that is there already."""
     return permit
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.after_fork)

@@ -1,7 +1,7 @@
 //! `Limiter` in Python: the base of `penstock.Limiter`, which adds decorators and fan-out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -30,6 +30,8 @@ const MOST: u64 = 1_000_000_000;
 pub struct Limiter {
     driver: Arc<Driver>,
     store: String,
+    /// Whether calls are charged for tokens.
+    counts: AtomicBool,
     one: Request,
     blocks: Arc<Blocks>,
 }
@@ -83,6 +85,14 @@ fn fresh_name() -> String {
     format!("limiter-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+impl Limiter {
+    fn note_dimensions(&self) {
+        let gate = self.driver.gate.lock();
+        let counts = Dimension::ALL[1..].iter().any(|&dimension| gate.counts_dimension(dimension));
+        self.counts.store(counts, Ordering::Relaxed);
+    }
+}
+
 #[pymethods]
 impl Limiter {
     #[new]
@@ -120,7 +130,15 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
         let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
-        Ok(Self { driver, store: store.to_owned(), one: Request::one(), blocks: Arc::default() })
+        let limiter = Self {
+            driver,
+            store: store.to_owned(),
+            counts: AtomicBool::new(false),
+            one: Request::one(),
+            blocks: Arc::default(),
+        };
+        limiter.note_dimensions();
+        Ok(limiter)
     }
 
     #[getter]
@@ -260,14 +278,15 @@ impl Limiter {
                 gate.set_concurrency(concurrency);
             }
         }
+        self.note_dimensions();
         self.driver.settle(py, settled);
         Ok(())
     }
 
     /// Whether calls are charged for tokens at all: if not, nobody need look for usage.
-    fn counts_tokens(&self) -> bool {
-        let gate = self.driver.gate.lock();
-        Dimension::ALL[1..].iter().any(|&dimension| gate.counts_dimension(dimension))
+    #[getter]
+    fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
     }
 
     /// The snapshot that `penstock.Stats` shows.
@@ -291,6 +310,7 @@ impl Limiter {
         dict.set_item("waiting", waiting)?;
         dict.set_item("granted", counts.granted)?;
         dict.set_item("cancelled", counts.cancelled)?;
+        dict.set_item("abandoned", counts.abandoned)?;
         dict.set_item("timeouts", counts.timeouts)?;
         dict.set_item("refused", counts.refused)?;
         dict.set_item("waited", waits.0)?;

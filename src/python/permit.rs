@@ -202,6 +202,17 @@ impl Permit {
         self.give_back(py);
     }
 
+    fn suspend(&self, py: Python<'_>) {
+        let token = self.held.lock().token.take();
+        if let Some(token) = token {
+            self.driver.nesting.leave(py, token);
+        }
+    }
+
+    fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().held.lock().released { Ok(()) } else { Self::begin(slf) }
+    }
+
     #[getter]
     fn waited(&self) -> f64 {
         to_seconds(self.held.lock().grant.waited)

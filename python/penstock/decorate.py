@@ -1,0 +1,212 @@
+"""``@limiter.limit(...)``: a permit around each call of a function, a coroutine, a generator or an async generator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from penstock._core import Permit
+from penstock.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from penstock._core import Scope
+    from penstock.limiter import Limiter
+
+F = TypeVar("F", bound=Callable[..., Any])
+#: Gives the permit of a call with these arguments; for a task, possibly something to await.
+Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Terms:
+    """On what terms a decorated function gets its permits: its costs, as numbers or as functions of its arguments."""
+
+    __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "usage")
+
+    def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, **terms: Any) -> None:
+        if usage is not None and not callable(usage):
+            raise TypeError(f"usage must be a function of a call's result, or None, not {usage!r}")
+        self.limiter = limiter
+        self.usage = usage
+        self._of_call = {name: value for name, value in terms.items() if callable(value)}
+        self._fixed = {name: value for name, value in terms.items() if name not in self._of_call}
+        self._scope = limiter.permit(**self._fixed)  # what cannot be is refused when the decorator is written
+
+    @property
+    def fixed(self) -> Scope | None:
+        """The permit to ask for, if it is the same for every call."""
+        return None if self._of_call else self._scope
+
+    def scope(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope:
+        """The permit to ask for, for a call with these arguments."""
+        if not self._of_call:
+            return self._scope
+        called = {name: value(*args, **kwargs) for name, value in self._of_call.items()}
+        return self.limiter.permit(**self._fixed, **called)
+
+    def used(self, result: object) -> Usage | None:
+        """What a call used, as its result says; None when nobody counts it, or when it does not say."""
+        if self.usage is not None:
+            return _given_usage(self.usage(result))
+        return usage_of(result) if self.limiter.counts else None
+
+    def settle(self, permit: Permit, result: object) -> None:
+        """Settle a permit by what its result says that the call used."""
+        _settle(permit, self.used(result))
+
+
+def _given_usage(used: object) -> Usage | None:
+    """What a user's ``usage`` function gave."""
+    if used is None or isinstance(used, Usage):
+        return used
+    if isinstance(used, (int, float)) and not isinstance(used, bool):
+        return Usage(used)  # type: ignore[arg-type]  # settle() says what is wrong with a number
+    if isinstance(used, Mapping) and used and used.keys() <= {"tokens", "input_tokens", "output_tokens"}:
+        sent, received = used.get("input_tokens"), used.get("output_tokens")
+        return Usage(used.get("tokens", (sent or 0) + (received or 0)), sent, received)
+    recognised = usage_of({"usage": used})
+    if recognised is None:
+        allowed = "a number of tokens, a dict of tokens, input_tokens and output_tokens, a usage object or None"
+        raise TypeError(f"usage must return {allowed}, not {used!r}")
+    return recognised
+
+
+def decorate(terms: Terms, function: F) -> F:
+    """Put a permit around each call of ``function``."""
+    if not callable(function):
+        raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
+    target: Any = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target) and not isinstance(target, type):
+        target = type(target).__call__
+    wrapped: Any
+    if inspect.isasyncgenfunction(target):
+        wrapped = _async_generator(terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function)
+    elif inspect.isgeneratorfunction(target):
+        wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function)
+    elif inspect.iscoroutinefunction(target):
+        wrapped = _coroutine(terms, function)
+    else:
+        wrapped = _function(terms, function)
+    return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+
+
+def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
+    limiter, scope = terms.limiter, terms.fixed
+    abegin = None if scope is None else scope.abegin
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+        if permit.__class__ is not Permit:
+            permit = await permit
+        try:
+            result = await function(*args, **kwargs)
+            if result.__class__ is AsyncGeneratorType:
+                # The call is not over before its stream is: that holds the permit from here on.
+                held, permit = permit, None
+                return _async_generator(terms, lambda *_: held, lambda *_: result)()
+            if limiter.counts or terms.usage is not None:
+                terms.settle(permit, result)
+            return result
+        finally:
+            if permit is not None:
+                permit.release()
+
+    return wrapper
+
+
+def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
+    limiter, scope = terms.limiter, terms.fixed
+    begin = None if scope is None else scope.begin
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        try:
+            result = function(*args, **kwargs)
+            if result.__class__ is GeneratorType:
+                held, permit = permit, None
+                return _generator(terms, lambda *_: held, lambda *_: result)()
+            if limiter.counts or terms.usage is not None:
+                terms.settle(permit, result)
+            return result
+        finally:
+            if permit is not None:
+                permit.release()
+
+    return wrapper
+
+
+# Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
+# generator itself runs: suspended before each item is handed out, resumed when the next one is asked for.
+
+
+def _generator(terms: Terms, begin: Begin, make: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        permit = begin(args, kwargs)
+        used: Usage | None = None
+        try:
+            inner = make(*args, **kwargs)
+            step, sent = inner.send, None
+            try:
+                while True:
+                    item = step(sent)
+                    used = terms.used(item) or used
+                    permit.suspend()
+                    try:
+                        sent, step = (yield item), inner.send
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                        sent, step = error, inner.throw
+                    finally:
+                        permit.resume()
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                inner.close()
+        finally:
+            _settle(permit, used)
+            permit.release()
+
+    return wrapper
+
+
+def _async_generator(terms: Terms, begin: Begin, make: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        permit = begin(args, kwargs)
+        if permit.__class__ is not Permit:
+            permit = await permit
+        used: Usage | None = None
+        try:
+            inner = make(*args, **kwargs)
+            step, sent = inner.asend, None
+            try:
+                while True:
+                    item = await step(sent)
+                    used = terms.used(item) or used
+                    permit.suspend()
+                    try:
+                        sent, step = (yield item), inner.asend
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                        sent, step = error, inner.athrow
+                    finally:
+                        permit.resume()
+            except StopAsyncIteration:
+                return
+            finally:
+                await inner.aclose()
+        finally:
+            _settle(permit, used)
+            permit.release()
+
+    return wrapper
+
+
+def _settle(permit: Permit, used: Usage | None) -> None:
+    if used is not None:
+        permit.settle(used.tokens, used.input_tokens, used.output_tokens)

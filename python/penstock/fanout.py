@@ -1,0 +1,255 @@
+"""Many calls at once: `asyncio.gather` and ``map``, admitted one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from penstock.progress import Progress
+from penstock.usage import usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+
+    from penstock._core import Permit
+    from penstock.limiter import Limiter
+
+#: Threads of a ``map`` whose limiter does not bound concurrency: calls of LLMs wait far more than they work.
+_THREADS = 64
+
+
+def gather(
+    limiter: Limiter,
+    awaitables: Sequence[Awaitable[Any]],
+    *,
+    return_exceptions: bool,
+    tokens: int | Sequence[int],
+    progress: bool,
+) -> asyncio.Future[list[Any]]:
+    """See `Limiter.gather`."""
+    try:
+        costs = _costs(tokens, len(awaitables))
+        scopes = [limiter.permit(cost) for cost in costs]
+        loop = asyncio.get_running_loop()
+    except BaseException:
+        for awaitable in awaitables:
+            _close(awaitable)
+        raise
+    shown = Progress(limiter, len(awaitables), shown=progress)
+    tasks: dict[int, asyncio.Future[Any]] = {}
+    for awaitable, scope in zip(awaitables, scopes, strict=True):
+        if id(awaitable) in tasks:  # asyncio.gather, too, runs a coroutine that it is given twice once
+            continue
+        if inspect.iscoroutine(awaitable):
+            task: asyncio.Future[Any] = loop.create_task(_admitted(scope, awaitable))
+            # A task that is cancelled before its first step never sees its coroutine.
+            task.add_done_callback(_Closing(awaitable))
+        else:
+            task = asyncio.ensure_future(awaitable)
+        if progress:
+            task.add_done_callback(lambda _: shown.step())
+        tasks[id(awaitable)] = task
+    together = asyncio.gather(*(tasks[id(awaitable)] for awaitable in awaitables), return_exceptions=return_exceptions)
+    if progress:
+        shown.__enter__()
+        together.add_done_callback(lambda _: shown.__exit__(None, None, None))
+    return together
+
+
+def _costs(tokens: int | Sequence[int], count: int) -> Sequence[int]:
+    if isinstance(tokens, (int, float)):
+        return [tokens] * count
+    if len(tokens) != count:
+        raise ValueError(f"tokens must be one number or as many as there are awaitables ({count}), not {len(tokens)}")
+    return tokens
+
+
+async def _admitted(scope: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async with scope as permit:
+        result = await coroutine
+        _settle(permit, result)
+        return result
+
+
+class _Closing:
+    """Closes a coroutine when its task is done, in case it was never started."""
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __call__(self, _task: asyncio.Future[Any]) -> None:
+        self._coroutine.close()
+
+
+def _close(awaitable: object) -> None:
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
+
+
+def _settle(permit: Permit, result: object) -> None:
+    used = usage_of(result)
+    if used is not None:
+        permit.settle(used.tokens, used.input_tokens, used.output_tokens)
+
+
+def _of(value: Any, item: Any) -> Any:
+    return value(item) if callable(value) else value
+
+
+def _length(items: object) -> int | None:
+    try:
+        return len(items)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _ordered(results: dict[int, Any]) -> list[Any]:
+    return [results[index] for index in range(len(results))]
+
+
+def map_in_threads(
+    limiter: Limiter,
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    tokens: Any,
+    key: Any,
+    return_exceptions: bool,
+    progress: bool,
+) -> list[Any]:
+    """See `Limiter.map`.
+
+    This thread asks for the permits, so that they are given in order and Ctrl-C ends the wait; a permit is asked for only
+    when a thread is free to use it.
+    """
+    results: dict[int, Any] = {}
+    running: dict[Future[Any], int] = {}
+    threads = limiter.stats().concurrency or _THREADS
+    with ThreadPoolExecutor(threads, "penstock-map") as pool, Progress(limiter, _length(items), shown=progress) as shown:
+
+        def collect(done: Iterable[Future[Any]]) -> None:
+            for future in done:
+                index = running.pop(future)
+                error = future.exception()
+                if error is not None and not return_exceptions:
+                    raise error
+                results[index] = future.result() if error is None else error
+                shown.step()
+
+        for index, item in enumerate(items):
+            while len(running) >= threads:
+                collect(wait(running, return_when=FIRST_COMPLETED).done)
+            collect([future for future in running if future.done()])
+            try:
+                permit = limiter.acquire(_of(tokens, item), key=_of(key, item))
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results[index] = error
+                shown.step()
+                continue
+            context = contextvars.copy_context()
+            running[pool.submit(context.run, _call, permit, function, item)] = index
+        while running:
+            collect(wait(running, return_when=FIRST_COMPLETED).done)
+    return _ordered(results)
+
+
+def _call(permit: Permit, function: Callable[[Any], Any], item: Any) -> Any:
+    with permit:
+        permit.resume()
+        result = function(item)
+        _settle(permit, result)
+        return result
+
+
+async def _acall(permit: Permit, function: Callable[[Any], Awaitable[Any]], item: Any) -> Any:
+    with permit:
+        permit.resume()
+        result = await function(item)
+        _settle(permit, result)
+        return result
+
+
+async def amap(limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any) -> list[Any]:
+    """See `Limiter.amap`."""
+    results: dict[int, Any] = {}
+    stream = astream(limiter, function, items, **terms)
+    try:
+        async for index, result in stream:
+            results[index] = result
+    finally:
+        await stream.aclose()
+    return _ordered(results)
+
+
+#: How many results of an ``astream`` may wait for whoever iterates it before no further call is made.
+_AHEAD = 1_024
+
+
+async def astream(
+    limiter: Limiter,
+    function: Callable[[Any], Awaitable[Any]],
+    items: Iterable[Any],
+    *,
+    tokens: Any,
+    key: Any,
+    return_exceptions: bool,
+    progress: bool,
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """See `Limiter.astream`."""
+    finished: asyncio.Queue[tuple[int, Any, BaseException | None] | None] = asyncio.Queue()
+    ahead = asyncio.Semaphore(_AHEAD)
+    running: set[asyncio.Task[Any]] = set()
+
+    def done(index: int, task: asyncio.Task[Any]) -> None:
+        running.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            finished.put_nowait((index, None if error else task.result(), error))
+        elif not feeder.cancelled():  # the call cancelled itself: asyncio.gather, too, counts that as its failure
+            finished.put_nowait((index, None, asyncio.CancelledError()))
+
+    async def feed() -> None:
+        for index, item in enumerate(items):
+            await ahead.acquire()
+            try:
+                permit = await limiter.aacquire(_of(tokens, item), key=_of(key, item))
+            except Exception as error:  # noqa: BLE001  it is this item's, and is told as such
+                finished.put_nowait((index, None, error))
+                continue
+            task = asyncio.create_task(_acall(permit, function, item))
+            del permit  # the task's alone: cancelled before its first step, it drops it, and that gives it back
+            running.add(task)
+            task.add_done_callback(lambda task, index=index: done(index, task))  # type: ignore[misc]
+        if running:
+            await asyncio.wait(running)
+
+    def fed(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # the iterable itself raised
+            finished.put_nowait((-1, None, error))
+        finished.put_nowait(None)
+
+    feeder = asyncio.create_task(feed())
+    feeder.add_done_callback(fed)
+    try:
+        with Progress(limiter, _length(items), shown=progress) as shown:
+            while (entry := await finished.get()) is not None:
+                index, result, error = entry
+                ahead.release()
+                if error is not None and (index < 0 or not return_exceptions):
+                    raise error
+                shown.step()
+                yield index, result if error is None else error
+    finally:
+        left = [feeder, *running]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

@@ -1,0 +1,190 @@
+"""`Limiter`: what decides when calls may leave, and the ways to put calls behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock import _core, _parking, decorate, fanout
+from penstock.stats import Level, Stats
+
+assert _parking  # noqa: S101
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+
+class Limiter(_core.Limiter):
+    """A named set of rates and a concurrency: no more leaves than they allow, in every dimension at once.
+
+    A number is an amount per minute, as providers quote RPM and TPM; a `Rate` says more, and a list of these sets
+    several limits on one dimension::
+
+        gate = Limiter(requests=500, tokens=200_000, concurrency=16)
+        gate = Limiter(requests=[per_second(5), per_day(10_000)])
+
+    A limiter can be made at import time, outside of any event loop, and used from any number of loops and threads at
+    once. After ``fork`` the child goes on with a limiter of its own, in which nothing is under way.
+
+    Args:
+        requests: how many calls may leave.
+        tokens: how many tokens, input and output together.
+        input_tokens: how many tokens may be sent.
+        output_tokens: how many tokens may be received.
+        concurrency: how many calls may be under way at once.
+        per_key: what each key (tenant, user, agent) may use on its own: a dict of the five names above.
+        name: what messages and numbers call it; one is made up if none is given.
+        store: where the ledger is kept: ``"memory://"`` is this process.
+        network_jitter: seconds by which the network's delay varies: within a rate's period and so much more, no more
+            than its amount leaves. By default 1 % of the period, at most half a second.
+        max_waiting: how many calls may wait; others get `QueueFull`. By default there is no bound.
+        on_store_failure: what happens while a store of several processes is away: ``"share"``, ``"open"`` or
+            ``"closed"``. Without meaning for ``"memory://"``.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def limit(
+        self,
+        tokens: int | Callable[..., int] = 0,
+        *,
+        requests: int | Callable[..., int] = 1,
+        input_tokens: int | Callable[..., int] = 0,
+        output_tokens: int | Callable[..., int] = 0,
+        key: str | int | Callable[..., str | int | None] | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+        usage: Callable[[Any], Any] | None = None,
+    ) -> Callable[[decorate.F], decorate.F]:
+        """Put a permit around each call of a function, a coroutine, a generator or an async generator.
+
+        Costs and key may be functions: they are called with the arguments of the call. A generator holds its permit
+        until it is exhausted, closed or dropped, and so does one that a decorated function or coroutine returns.
+
+        When the limiter counts tokens, the permit is settled by what the result says that it used: results of OpenAI,
+        Anthropic, Google, LangChain, LlamaIndex and AutoGen are recognised (of a stream: its last item that says so).
+
+        Args:
+            tokens: estimated tokens of a call.
+            requests: calls to the provider that one call makes.
+            input_tokens: estimated tokens sent.
+            output_tokens: estimated tokens received.
+            key: whom the call belongs to.
+            priority: a higher one goes first.
+            timeout: seconds that a call is ready to wait; 0 is now or never.
+            usage: from the result, what was used: a number of tokens, a dict of ``tokens``, ``input_tokens`` and
+                ``output_tokens``, a provider's usage object, or None to leave the estimate.
+
+        Raises:
+            AcquireTimeout, CostExceedsLimit, QueueFull: from the decorated call, before it is made.
+            TypeError, ValueError: for a cost that cannot be; nothing is charged then.
+        """
+        terms = decorate.Terms(
+            self,
+            usage,
+            tokens=tokens,
+            requests=requests,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            key=key,
+            priority=priority,
+            timeout=timeout,
+        )
+        return lambda function: decorate.decorate(terms, function)
+
+    def gather(
+        self,
+        *awaitables: Awaitable[Any],
+        return_exceptions: bool = False,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[Any]]:
+        """`asyncio.gather`, but its coroutines are admitted one by one, in their order.
+
+        Results, exceptions and cancellation are those of `asyncio.gather`. A task or future among the awaitables runs
+        already, so it is waited for but not charged. A coroutine that never started is closed.
+
+        Args:
+            *awaitables: coroutines, tasks, futures.
+            return_exceptions: as in `asyncio.gather`.
+            tokens: estimated tokens of each call: one number, or one for each awaitable.
+            progress: whether to show on stderr how many are done; only if that is a terminal.
+
+        Raises:
+            ValueError: when ``tokens`` is a sequence of another length than the awaitables.
+        """
+        return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        tokens: int | Callable[[Any], int] = 0,
+        key: str | int | Callable[[Any], str | int | None] | None = None,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> list[Any]:
+        """Call ``function`` with each item, in threads, each call with a permit. Gives the results in order.
+
+        Items are taken as calls are admitted, so that an endless iterable needs no endless memory for what waits.
+        Usage in results settles the permits, as in `limit`.
+
+        Args:
+            function: called in threads with one item.
+            items: what to call it with.
+            tokens: estimated tokens of each call, or a function of the item.
+            key: whom each call belongs to, or a function of the item.
+            return_exceptions: whether an exception stands among the results; otherwise the first is raised, and
+                calls that have not started are not made.
+            progress: whether to show on stderr how many are done; only if that is a terminal.
+        """
+        return fanout.map_in_threads(
+            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+        )
+
+    async def amap(
+        self,
+        function: Callable[[Any], Awaitable[Any]],
+        items: Iterable[Any],
+        *,
+        tokens: int | Callable[[Any], int] = 0,
+        key: str | int | Callable[[Any], str | int | None] | None = None,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> list[Any]:
+        """Call a coroutine function with each item, each call with a permit. Gives the results in order.
+
+        A task is made only for a call that is admitted: a million items need no million tasks. Arguments as in `map`;
+        the first exception cancels the calls under way.
+        """
+        return await fanout.amap(
+            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+        )
+
+    def astream(
+        self,
+        function: Callable[[Any], Awaitable[Any]],
+        items: Iterable[Any],
+        *,
+        tokens: int | Callable[[Any], int] = 0,
+        key: str | int | Callable[[Any], str | int | None] | None = None,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Call a coroutine function with each item, as `amap` does, and give ``(index, result)`` as calls finish.
+
+        Leaving the loop early cancels the calls under way.
+        """
+        return fanout.astream(
+            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+        )
+
+    def stats(self) -> Stats:
+        """A snapshot of the limiter's numbers."""
+        numbers = self.snapshot()
+        numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
+        return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)

@@ -1,0 +1,100 @@
+"""A limiter's numbers, as of one moment."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock._core import Rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """How one rate stands.
+
+    Attributes:
+        dimension: what the rate counts.
+        rate: the rate.
+        available: what could leave now; negative when more was used than estimated.
+        window: what could leave before the rolling window is full (the whole amount for a rate without one).
+    """
+
+    dimension: str
+    rate: Rate
+    available: int
+    window: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """A snapshot of a limiter. ``print(limiter.stats())`` is readable.
+
+    Attributes:
+        name: the limiter's name.
+        in_flight: permits that are out.
+        waiting: calls that wait.
+        granted: permits given so far.
+        attempts: calls that left so far: permits given, less those given back before they were used.
+        cancelled: calls given up while they waited, or before their permit was used.
+        timeouts: calls that ran into their timeout, at once or later.
+        refused: calls that cost more than a limit, or that found the queue full.
+        waited: seconds that all calls have waited together.
+        waited_p50: seconds that half of the calls waited at most.
+        waited_p99: seconds that 99 of 100 calls waited at most.
+        waited_max: the longest wait, in seconds.
+        cooldown: seconds until anything may leave again; 0 when nothing holds it.
+        concurrency: how many calls may be under way at once, None when that is not bounded.
+        keys: keys that are remembered.
+        levels: how each rate stands.
+    """
+
+    name: str
+    in_flight: int
+    waiting: int
+    granted: int
+    attempts: int
+    cancelled: int
+    timeouts: int
+    refused: int
+    waited: float
+    waited_p50: float
+    waited_p99: float
+    waited_max: float
+    cooldown: float
+    concurrency: int | None
+    keys: int
+    levels: tuple[Level, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dict of plain values, rates as text: ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["levels"] = [
+            {
+                "dimension": level.dimension,
+                "amount": level.rate.amount,
+                "per": level.rate.per,
+                "available": level.available,
+                "window": level.window,
+            }
+            for level in self.levels
+        ]
+        return values
+
+    def __str__(self) -> str:
+        of = "" if self.concurrency is None else f" of {self.concurrency}"
+        lines = [
+            f"limiter {self.name}",
+            f"  {self.in_flight}{of} in flight, {self.waiting} waiting",
+            f"  {self.granted} granted, {self.cancelled} cancelled, {self.timeouts} timed out, {self.refused} refused",
+            f"  waited {self.waited:.1f} s in all; half up to {self.waited_p50:.3g} s, "
+            f"99 % up to {self.waited_p99:.3g} s, at most {self.waited_max:.3g} s",
+        ]
+        lines += [
+            f"  {level.dimension}: {level.available:,} free now, {level.window:,} of {level.rate.amount:,} "
+            f"per {level.rate.per:g} s left"
+            for level in self.levels
+        ]
+        if self.cooldown > 0:
+            lines.append(f"  cooling down for another {self.cooldown:.1f} s")
+        return "\n".join(lines)
