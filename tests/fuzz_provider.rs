@@ -130,7 +130,7 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
     }
 
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
@@ -338,7 +338,7 @@ fn mangle(bytes: &mut Vec<u8>, random: &mut Random) {
             let piece = bytes[at..end].to_vec();
             bytes.splice(at..at, piece);
         }
-        _ => bytes.insert(at, random.next() as u8),
+        _ => bytes.insert(at, random.next().to_le_bytes()[0]),
     }
 }
 
@@ -392,7 +392,7 @@ fn mutated_answers_are_read_without_harm() {
             panic!("PENSTOCK_FUZZ_SEED={} PENSTOCK_FUZZ_ITERATIONS=1 reproduces this", seed.wrapping_add(iteration));
         };
         kinds[Kind::ALL.iter().position(|known| *known == kind).unwrap()] += 1;
-        times.saturating_record(time.as_nanos() as u64);
+        times.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
     let p99 = Duration::from_nanos(times.value_at_quantile(0.99));
     println!(

@@ -74,6 +74,7 @@ pub const PROSE: &[Rule] = &[
     rule("prepayment credits are depleted", Kind::QuotaExhausted, "Gemini 429"),
     rule("credit balance is too low", Kind::QuotaExhausted, "Anthropic 400"),
     rule("acceleration limit", Kind::Overloaded, "Anthropic: a ramp too steep"),
+    rule("concurrent connections", Kind::Overloaded, "Anthropic: too many calls at once"),
     rule("maximum pending requests exceeded", Kind::Overloaded, "Ollama: its queue is full"),
     rule_of(Provider::Bedrock, "please wait before trying again", Kind::Throttled, "Bedrock; 'too many tokens' too"),
 ];
@@ -100,9 +101,11 @@ pub const STATUSES: &[(u16, u16, Kind, &str)] = &[
 /// delay even then (recorded: `PerDay` with `retryDelay: "1s"`; Google's gemini-cli looks in this order too).
 pub const DAILY_QUOTA_IDS: &[&str] = &["perday", "daily"];
 
-/// What the strongest of these codes means, if one is known.
-pub(crate) fn kind_of_codes<'a>(codes: impl IntoIterator<Item = &'a str>) -> Option<Kind> {
-    codes.into_iter().filter_map(kind_of_code).max_by_key(|kind| strength(*kind))
+/// The strongest of these codes and what it means, if one is known.
+pub(crate) fn deciding_code<'a>(codes: impl Iterator<Item = &'a str>) -> Option<(&'a str, Kind)> {
+    let known = codes.filter_map(|code| Some((code, kind_of_code(code)?)));
+    // The first of equals, which is the most specific.
+    known.reduce(|best, next| if strength(next.1) > strength(best.1) { next } else { best })
 }
 
 fn kind_of_code(code: &str) -> Option<Kind> {

@@ -80,7 +80,7 @@ pub struct Verdict {
     pub resets_at: Option<f64>,
     /// What the call would have used of [`Verdict::dimension`], by the provider's own count.
     pub requested: Option<u64>,
-    /// The provider's code.
+    /// The provider's code; of several, the one that decided.
     pub code: Option<String>,
     /// The provider's message, shortened.
     pub detail: Option<String>,
@@ -151,7 +151,7 @@ impl Evidence<'_> {
             retryable,
             resets_at: resets_in.and_then(|wait| self.caller_time(wait)),
             requested: self.prose.requested.filter(|_| dimension.is_some()),
-            code: self.codes().find(|code| !matches!(*code, "error" | "")).map(str::to_owned),
+            code: self.code().map(str::to_owned),
             detail: Some(prefix(&self.error.message, LONGEST_DETAIL).to_owned()).filter(|text| !text.is_empty()),
         }
     }
@@ -175,8 +175,14 @@ impl Evidence<'_> {
         self.error.codes.iter().copied().chain(self.scan.error_type)
     }
 
+    /// The code that decided, else the first one.
+    fn code(&self) -> Option<&str> {
+        let known = rules::deciding_code(self.codes()).map(|(code, _)| code);
+        known.or_else(|| self.codes().find(|code| !matches!(*code, "error" | "")))
+    }
+
     fn kind(&self) -> Kind {
-        let by_code = rules::kind_of_codes(self.codes());
+        let by_code = rules::deciding_code(self.codes()).map(|(_, kind)| kind);
         let by_prose = rules::kind_of_prose(self.provider, self.message);
         let is_final = |kind: &Kind| matches!(kind, Kind::QuotaExhausted | Kind::Oversize);
         let kind = match (by_code.filter(is_final), by_prose.filter(is_final)) {

@@ -1,5 +1,7 @@
 //! The recorded samples in `tests/data/provider/`: one JSON file per answer, with what it means.
 
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
 use std::path::Path;
 use std::time::Duration;
 
