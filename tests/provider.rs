@@ -396,6 +396,23 @@ fn providers_are_known_by_address() {
 }
 
 #[test]
+fn providers_are_known_by_headers_that_only_they_send() {
+    for (name, provider) in [
+        ("Anthropic-RateLimit-Requests-Limit", Provider::Anthropic),
+        ("x-ratelimit-renewalperiod-tokens", Provider::AzureOpenAi),
+        ("x-ratelimit-remaining-req-minute", Provider::Mistral),
+        ("x-amzn-ErrorType", Provider::Bedrock),
+        ("x-litellm-call-id", Provider::LiteLlm),
+        ("x-tokenlimit-limit", Provider::Together),
+        ("openai-processing-ms", Provider::OpenAi),
+        ("x-ratelimit-limit-requests", Provider::Unknown),
+    ] {
+        let pairs: &[(&[u8], &[u8])] = &[(b"date", b""), (name.as_bytes(), b"1")];
+        assert_eq!(Provider::from_headers(Headers::new(pairs)), provider, "{name}");
+    }
+}
+
+#[test]
 fn times_are_told_apart_by_their_form() {
     let after = |nanos| Some(When::After(Duration::from_nanos(nanos)));
     let at = |nanos| Some(When::At(nanos));
@@ -469,6 +486,21 @@ proptest! {
     fn bare_seconds_are_exact(millis in 0_u64..1_000_000_000_000) {
         let printed = format!("{}.{:03}", millis / 1000, millis % 1000);
         prop_assert_eq!(When::parse(printed.as_bytes()), Some(When::After(Duration::from_millis(millis))));
+    }
+
+    #[test]
+    fn a_time_is_the_same_in_all_forms(seconds in 1_000_000_000_u64..253_402_300_799, offset in -86_000_i32..86_000) {
+        let expected = Some(When::At(i128::from(seconds) * 1_000_000_000));
+        let timestamp = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap();
+        let http = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+        let offset = jiff::tz::Offset::from_seconds(offset / 60 * 60).unwrap();
+        let mut forms = vec![http, timestamp.to_string(), timestamp.display_with_offset(offset).to_string()];
+        forms.push(timestamp.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+        forms.push(seconds.to_string());
+        forms.push((seconds * 1000).to_string());
+        for form in &forms {
+            prop_assert_eq!(When::parse(form.as_bytes()), expected, "{}", form);
+        }
     }
 
     #[test]

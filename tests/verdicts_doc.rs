@@ -97,7 +97,7 @@ fn waits(page: &mut String) {
          `retry-after` in whole seconds is the same, rounded up.\n\
          - `x-ratelimit-reset-requests` and `-tokens` are times to a full bucket, never waited for. The window is solved from \
          them: `reset x limit / (limit - remaining)`.\n\
-         - Azure: when a counter is empty, its renewal period is waited for, since `retry-after` is wrong there. -1 means \
+         - Azure: when a counter is empty, its renewal period is waited for, since `retry-after` is too short there. -1 means \
          unknown.\n\
          - Anthropic: a 429 without `retry-after` is a spend cap, unless the message names a rate.\n\
          - Google: a `quotaId` with {daily} is spent until midnight Pacific, whatever `RetryInfo` says; so is a \

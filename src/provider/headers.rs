@@ -37,9 +37,9 @@ impl<'a> Headers<'a> {
         self.pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value)
     }
 
-    /// Reads all headers once. The first usable value of a repeated header counts.
-    pub(crate) fn scan(&self) -> Scan<'a> {
-        let mut scan = Scan { seen: self.seen, ..Scan::default() };
+    /// Reads all headers once. The first usable value of a repeated header counts. An unknown provider is looked for.
+    pub(crate) fn scan(&self, provider: Provider) -> Scan<'a> {
+        let mut scan = Scan { seen: self.seen, provider, ..Scan::default() };
         let mut buffer = [0_u8; LONGEST_NAME];
         for (name, value) in self.pairs.iter().take(MOST_HEADERS) {
             if let Some(lower) = buffer.get_mut(..name.len()) {
@@ -57,7 +57,7 @@ impl<'a> Headers<'a> {
 pub(crate) struct Scan<'a> {
     /// Whether there were headers to look at.
     pub seen: bool,
-    /// Whose headers these are, if they say.
+    /// Whose headers these are: as given, else as they say.
     pub provider: Provider,
     /// The server's clock: when the answer was made.
     pub date: Option<EpochNanos>,

@@ -82,13 +82,12 @@ impl Reader {
     /// at. `now` is the caller's clock in seconds since the Unix epoch; absolute times are read against the
     /// response's `date`, and against `now` without one. Anything may be garbage; what cannot be read is left out.
     pub fn read(&self, status: u16, headers: Headers<'_>, body: &[u8], now: f64) -> Reading {
-        let scan = headers.scan();
+        let scan = headers.scan(self.provider);
         let served = (100..300).contains(&status);
         let parsed = if served { body::parse_success(body) } else { body::parse(body) };
         if served && parsed.is_none() {
-            let provider = self.known_or(scan.provider);
             let server_now = scan.date.or_else(|| when::from_epoch_seconds(now));
-            return Self::reading(provider, &scan, server_now, Verdict::ok());
+            return Self::reading(scan.provider, &scan, server_now, Verdict::ok());
         }
         let mut error = parsed.as_ref().map_or_else(|| ErrorBody::text(body), ErrorBody::find);
         let embedded = error.embedded();
@@ -103,14 +102,14 @@ impl Reader {
     /// `headers` are those of the response that the stream came with.
     pub fn read_event(&self, headers: Headers<'_>, data: &[u8], now: f64) -> Option<Reading> {
         let value = body::parse_success(data)?;
-        Some(self.weigh(200, &headers.scan(), &ErrorBody::find(&value), now))
+        Some(self.weigh(200, &headers.scan(self.provider), &ErrorBody::find(&value), now))
     }
 
     fn weigh(&self, status: u16, scan: &Scan<'_>, error: &ErrorBody<'_>, now: f64) -> Reading {
-        let provider = self.known_or(if scan.provider == Provider::Unknown { error.shape } else { scan.provider });
+        let provider = if scan.provider == Provider::Unknown { error.shape } else { scan.provider };
         let pairs: Vec<(&[u8], &[u8])> =
             error.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let inner = Headers::new(&pairs).scan();
+        let inner = Headers::new(&pairs).scan(provider);
         let caller_now = when::from_epoch_seconds(now);
         let server_now = scan.date.or(caller_now);
         let message = lower(&error.message);
@@ -142,10 +141,6 @@ impl Reader {
             over_limit: scan.over_limit,
             made_at: scan.date,
         }
-    }
-
-    fn known_or(&self, seen: Provider) -> Provider {
-        if self.provider == Provider::Unknown { seen } else { self.provider }
     }
 }
 

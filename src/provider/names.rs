@@ -136,7 +136,7 @@ impl Provider {
     ///
     /// Plain `x-ratelimit-*` headers in `OpenAI`'s style say nothing: a dozen providers and proxies copy them.
     pub fn from_headers(headers: Headers<'_>) -> Self {
-        headers.scan().provider
+        headers.scan(Self::Unknown).provider
     }
 }
 

@@ -107,7 +107,10 @@ impl Prose {
             }
             let Some(rest) = message.get(at..) else { continue };
             for (phrase, sign) in SIGNS {
-                if let Some(rest) = rest.strip_prefix(phrase) {
+                // The first byte rules out nearly all, without a call.
+                if phrase.as_bytes().first() == Some(&byte)
+                    && let Some(rest) = rest.strip_prefix(phrase)
+                {
                     if let Sign::Abbreviated(dimension, window) = sign {
                         abbreviated = abbreviated.or(Some((*dimension, *window)));
                     } else {

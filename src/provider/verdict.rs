@@ -252,8 +252,8 @@ impl Evidence<'_> {
 
     /// A 429 that is not about the caller's own limit.
     fn is_capacity(&self) -> bool {
-        let is_google = matches!(self.provider, Provider::Gemini | Provider::Vertex);
-        let is_shared_pool = is_google && !self.error.has_details && self.prose.wait.is_none();
+        let is_exhausted = self.error.codes.iter().any(|code| code.eq_ignore_ascii_case("resource_exhausted"));
+        let is_shared_pool = is_exhausted && !self.error.has_details && self.prose.wait.is_none();
         let source_is_shared = self.error.limit_source.is_some_and(|source| source.contains("shared"));
         is_shared_pool || source_is_shared || self.scan.over_limit
     }
@@ -265,13 +265,13 @@ impl Evidence<'_> {
             Kind::QuotaExhausted if self.has_lasting_window() => return self.plain_reset(),
             Kind::Ok | Kind::Oversize | Kind::QuotaExhausted | Kind::Fatal => return None,
         }
+        let exact = self.exact_wait();
+        let header = self.stated_in_headers();
         if kind == Kind::Throttled
             && let Some(renewal) = self.azure_renewal()
         {
-            return Some(renewal);
+            return exact.max(header).max(Some(renewal));
         }
-        let exact = self.exact_wait();
-        let header = self.stated_in_headers();
         match (exact, header) {
             (Some(exact), Some(header)) if header >= exact && header.saturating_sub(exact) < ROUNDED_UP => Some(exact),
             (None, None) if kind == Kind::Throttled => self.plain_reset(),
@@ -297,8 +297,8 @@ impl Evidence<'_> {
         either(self.scan).or_else(|| either(self.inner))
     }
 
-    /// Azure's `retry-after` is wrong when a counter is empty: recorded is 1, and 0 in milliseconds, with a minute to go.
-    /// The counter is full again after its renewal period at the latest.
+    /// Azure's `retry-after` is too short when a counter is empty: recorded is 1, and 0 in milliseconds, with a minute to
+    /// go. The counter is full again after its renewal period at the latest.
     fn azure_renewal(&self) -> Option<Duration> {
         let short_of = self.scan.short_of.and_then(dimension_in);
         self.scan
