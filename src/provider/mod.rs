@@ -24,7 +24,7 @@ pub mod when;
 use std::borrow::Cow;
 use std::time::Duration;
 
-pub use call::Call;
+pub use call::{Call, USUAL_OUTPUT};
 pub use headers::Headers;
 pub use limits::Limit;
 pub use names::Provider;
