@@ -192,8 +192,8 @@ impl Evidence<'_> {
             _ => self.passing_kind(by_code, by_prose),
         };
         match kind {
-            Kind::Throttled if self.is_quota_spent() => Kind::QuotaExhausted,
             Kind::Throttled if self.prose.is_oversize() => Kind::Oversize,
+            Kind::Throttled if self.is_quota_spent() => Kind::QuotaExhausted,
             Kind::Throttled if self.is_capacity() => Kind::Overloaded,
             kind => kind,
         }
@@ -202,11 +202,14 @@ impl Evidence<'_> {
     /// The kind when neither code nor words are final: by code, unless that only says that something is wrong; by words;
     /// by status.
     fn passing_kind(&self, by_code: Option<Kind>, by_prose: Option<Kind>) -> Kind {
-        // Words for overload are more specific than the code for any throttle.
-        if by_prose == Some(Kind::Overloaded) && by_code != Some(Kind::Transient) {
-            return Kind::Overloaded;
-        }
-        if let Some(kind) = by_code.filter(|kind| *kind != Kind::Fatal).or(by_prose) {
+        let said = match (by_code, by_prose) {
+            // Words for overload are more specific than the code for any throttle.
+            (Some(Kind::Throttled), Some(Kind::Overloaded)) => Some(Kind::Overloaded),
+            // A message about a wrong request may quote the request.
+            (Some(Kind::Fatal), _) => None,
+            (by_code, by_prose) => by_code.or(by_prose),
+        };
+        if let Some(kind) = said {
             return kind;
         }
         match rules::kind_of_status(self.status) {
