@@ -7,16 +7,24 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::keys::{Keys, PerKey};
-use crate::ledger::{Ledger, Level, Oversize};
+use crate::ledger::{Ledger, Level, Oversize, Told};
+use crate::pace::{FULL, Pace, Permille};
+use crate::provider::{Kind, Reading};
 use crate::queue::{KeyId, Queue, Ticket, Waiting};
 use crate::rate::{Rate, Seconds};
 use crate::stats::{Counts, Waits};
 
 /// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
 const NESTED: i64 = 1 << 40;
+
+/// How often one call is let through to see whether a spent quota is back.
+const PROBE: Nanos = 30 * SECOND;
+
+/// How long a throttle holds calls back that states no wait.
+const UNSTATED: Nanos = SECOND;
 
 /// What a gate is made of.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +87,17 @@ pub enum Refusal {
     Timeout(Nanos),
     /// So many wait already, and no more may.
     QueueFull(usize),
+    /// The provider said that the quota is spent: no wait that anyone would sit out can help.
+    Exhausted(Exhausted),
+}
+
+/// What the provider said of a quota that is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// When it resets, in milliseconds since 1970, if the provider said so.
+    pub resets_at: Option<u64>,
+    /// The dimension that is short, if the provider said so.
+    pub dimension: Option<Dimension>,
 }
 
 impl fmt::Display for Refusal {
@@ -87,6 +106,10 @@ impl fmt::Display for Refusal {
             Self::Oversize(oversize) => oversize.fmt(f),
             Self::Timeout(wait) => write!(f, "the wait would be {} seconds at the least", Seconds(*wait)),
             Self::QueueFull(waiting) => write!(f, "{waiting} calls wait already, and no more may (max_waiting)"),
+            Self::Exhausted(exhausted) => {
+                let of = exhausted.dimension.map_or(String::new(), |dimension| format!(" of {dimension}"));
+                write!(f, "the provider said that the quota{of} is spent")
+            }
         }
     }
 }
@@ -117,6 +140,10 @@ pub struct Gate<T> {
     in_flight: u64,
     slot_freed: Nanos,
     max_waiting: usize,
+    /// The quota that is spent, until when on this clock, and when to ask the provider again with one call.
+    spent: Option<(Exhausted, Nanos, Nanos)>,
+    /// The speed of a gate without rates, which slows by its concurrency.
+    pace: Pace,
     /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
     head_due: Option<Nanos>,
     last: Nanos,
@@ -138,6 +165,8 @@ impl<T: Default> Gate<T> {
             in_flight: 0,
             slot_freed: 0,
             max_waiting: config.max_waiting.unwrap_or(usize::MAX),
+            spent: None,
+            pace: Pace::default(),
             head_due: None,
             last: now,
             epoch: 0,
@@ -168,6 +197,10 @@ impl<T: Default> Gate<T> {
             self.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
         }
+        if let Some(exhausted) = self.exhausted(now) {
+            self.counts.refused += 1;
+            return Some(Admission::Refused(Refusal::Exhausted(exhausted)));
+        }
         if !self.queue.is_clear(request.place()) {
             return None;
         }
@@ -197,7 +230,7 @@ impl<T: Default> Gate<T> {
     }
 
     fn has_room(&mut self, cost: &Cost, key: Option<KeyId>, nested: bool, now: Nanos) -> bool {
-        if !nested && self.slots >= self.concurrency {
+        if !nested && self.slots >= self.slots_now() {
             return false;
         }
         if let Some(key) = key {
@@ -336,7 +369,7 @@ impl<T: Default> Gate<T> {
             }
         }
         if !nested {
-            if self.slots >= self.concurrency {
+            if self.slots >= self.slots_now() {
                 return Due::AfterRelease;
             }
             // Who waited for a slot was not due before it came free.
@@ -430,7 +463,7 @@ impl<T: Default> Gate<T> {
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         if grant.slot {
-            if self.slots >= self.concurrency {
+            if self.slots >= self.slots_now() {
                 self.slot_freed = now;
             }
             self.slots = self.slots.saturating_sub(1);
@@ -478,6 +511,97 @@ impl<T: Default> Gate<T> {
     pub fn cool_down(&mut self, now: Nanos, period: Nanos) {
         let now = self.tick(now);
         self.ledger.cool_down(now.saturating_add(period));
+    }
+
+    /// How many slots there are at the present speed.
+    fn slots_now(&self) -> u64 {
+        let speed = self.pace.speed();
+        if speed == FULL { self.concurrency } else { (self.concurrency.saturating_mul(speed) / FULL).max(1) }
+    }
+
+    /// The quota that is spent, unless it is time to ask the provider again: then this one call may.
+    fn exhausted(&mut self, now: Nanos) -> Option<Exhausted> {
+        let (exhausted, until, probe_at) = self.spent.as_mut()?;
+        if now >= *until {
+            self.spent = None;
+            return None;
+        }
+        if now >= *probe_at {
+            *probe_at = now.saturating_add(PROBE);
+            return None;
+        }
+        Some(*exhausted)
+    }
+
+    /// Takes in what the provider answered to a call that left at `sent_at` (now, if nobody knows).
+    ///
+    /// A throttle holds all who would be refused until the stated wait is over. Limits that the provider names hold if
+    /// they are lower than what was configured; what it says is left corrects the ledger downwards. An overload without
+    /// a number slows everything, and success lets it recover. A quota that is spent fails those who wait, and those who
+    /// come, until it resets; one call now and then is let through to see.
+    pub fn observe(&mut self, now: Nanos, reading: &Reading, sent_at: Option<Nanos>, settled: &mut Vec<(T, Outcome)>) {
+        let now = self.tick(now);
+        let sent_at = sent_at.unwrap_or(now).min(now);
+        let verdict = &reading.verdict;
+        let wait = verdict.wait.map(|wait| Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX));
+        for limit in &reading.limits {
+            let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
+            let told = Told { dimension: limit.dimension, limit: limit.limit, remaining: limit.remaining, period };
+            self.ledger.learn(&told, sent_at, now);
+        }
+        match verdict.kind {
+            Kind::Ok if reading.over_limit => self.overloaded(now),
+            Kind::Ok => {
+                self.spent = None;
+                self.ledger.succeeded(now);
+                // Without rates, an app that leaves half of its slots free sends little.
+                if self.slots.saturating_add(1) * 2 >= self.slots_now() {
+                    self.pace.sent(1);
+                }
+                self.pace.succeeded(1, Nanos::MAX, now);
+            }
+            Kind::Throttled => {
+                let until = now.saturating_add(wait.unwrap_or(UNSTATED));
+                match verdict.dimension {
+                    Some(dimension) => {
+                        self.ledger.cool_down_in(dimension, until, verdict.requested.unwrap_or(1));
+                    }
+                    None => self.ledger.cool_down(until),
+                }
+            }
+            Kind::Overloaded => {
+                self.overloaded(now);
+                if let Some(wait) = wait {
+                    self.ledger.cool_down(now.saturating_add(wait));
+                }
+            }
+            Kind::QuotaExhausted => {
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a cast saturates
+                let resets_at = verdict.resets_at.map(|at| (at * 1e3).round() as u64);
+                let exhausted = Exhausted { resets_at, dimension: verdict.dimension };
+                let until = now.saturating_add(wait.unwrap_or(Nanos::MAX / 2));
+                self.spent = Some((exhausted, until, now.saturating_add(PROBE)));
+                for ticket in self.queue.pick(|_| true) {
+                    if let Some(payload) = self.leave(ticket, now) {
+                        self.counts.refused += 1;
+                        settled.push((payload, Err(Refusal::Exhausted(exhausted))));
+                    }
+                }
+            }
+            Kind::Transient | Kind::Oversize | Kind::Fatal => {}
+        }
+    }
+
+    fn overloaded(&mut self, now: Nanos) {
+        self.ledger.overloaded(now);
+        if self.ledger.is_empty() {
+            self.pace.overloaded(now);
+        }
+    }
+
+    /// How fast the slowest rate runs, in thousandths of what was configured.
+    pub fn speed(&self) -> Permille {
+        self.ledger.speed().min(self.pace.speed())
     }
 
     /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
