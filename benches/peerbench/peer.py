@@ -78,6 +78,8 @@ class Peer(ABC):
     """What to import."""
     use: ClassVar[str] = ""
     """How the library is used here, where there was a choice."""
+    keeps_a_limit: ClassVar[bool] = True
+    """False for a queue that is released on schedule, for comparison."""
     cannot: ClassVar[Mapping[str, str]] = {}
     """Why it has no figure: a case of `CASES`, "threads" or "waiting", and the reason."""
 

@@ -153,7 +153,7 @@ def waiting(plan: Plan) -> Result:
             waiters(plan),
             plan.repeats,
             lambda who, size=size: measure(  # type: ignore[misc]
-                120 + size / 2000, task="parked", peer=who[0], variant=who[1], count=size
+                60 + size / 5000, task="parked", peer=who[0], variant=who[1], count=size
             ),
         )
         results[str(size)] = {"spread": spread, "amount": amount, "paced": paced, "parked": parked}

@@ -21,6 +21,9 @@ COLUMNS = (
 )
 
 
+NO_LIMIT = "released on schedule from outside, so it keeps no limit of its own"
+
+
 def label(peer: str, variant: str) -> str:
     """Say what the first column says."""
     return f"{peer}, {variant}" if variant else peer
@@ -133,8 +136,8 @@ def cpu_and_memory(size: str, result: Result, plan: Plan) -> Table:
     table = Table(
         f"{int(size):,} tasks waiting: what a waiter costs",
         f"Processor time from the first task to the last admission, best and median of {plan.repeats} runs at "
-        f"{result['amount']:,}/s (at a low rate each admission wakes the loop for itself). Memory of a process in which "
-        "all of them wait, median. `above` is above the floor, a task and a bare future for each.",
+        f"{result['amount']:,}/s (at a low rate each admission wakes the loop for itself). Memory of a process in "
+        "which all of them wait, median. `above` is above the floor, a task and a bare future for each.",
         ("", "CPU us, min", "median", "x floor", "above", "bytes", "above"),
     )
 
@@ -181,6 +184,7 @@ def lateness_and_order(title: str, results: list[Result], intro: str) -> Table:
         first = number(middle([one.get("p50") for one in late]), 2)
         for remark in remarks(group, who):
             first = table.mark(first, remark)
+        keeps = PEERS[name].keeps_a_limit
         fullest = most([one["fullest_window"] for one in good])
         reached = middle([one["rate_reached"] for one in good])
         table.rows.append(
@@ -190,8 +194,8 @@ def lateness_and_order(title: str, results: list[Result], intro: str) -> Table:
                 number(middle([one.get("p99") for one in late]), 2),
                 number(most([one.get("max") for one in late]), 1),
                 number(most([one["overtaken"] for one in good])),
-                "-" if fullest is None else f"{fullest:.1%}",
-                number(most([one["violations"] for one in good])),
+                "-" if fullest is None or not keeps else f"{fullest:.1%}",
+                number(most([one["violations"] for one in good])) if keeps else table.mark("-", NO_LIMIT),
                 "-" if reached is None else f"{reached:.3f}",
             ]
         )

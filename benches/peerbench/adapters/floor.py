@@ -62,6 +62,7 @@ class Floor(Peer):
         "Empty coroutine, function and context manager; waiting: a task and a bare future each, set by one timer on "
         "the configured schedule."
     )
+    keeps_a_limit = False
     cannot: ClassVar[Mapping[str, str]] = {"threads": "nothing to share"}
 
     def calls(self) -> Sequence[Call]:

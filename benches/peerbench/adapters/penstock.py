@@ -35,9 +35,11 @@ class Penstock(Peer):
         absent = super().missing()
         if absent is not None:
             return "penstock is not installed in this environment: install its wheel beside the peers"
-        if not hasattr(importlib.import_module("penstock"), "Limiter"):
-            return "the penstock found here has no Limiter (a source tree that is not built?)"
-        return None
+        try:
+            module = importlib.import_module("penstock")
+        except ImportError as error:
+            return f"the penstock found here cannot be imported: {error}"
+        return None if hasattr(module, "Limiter") else "the penstock found here has no Limiter"
 
     def calls(self) -> Sequence[Call]:
         """Offer each with three dimensions, the plain calls also with one."""

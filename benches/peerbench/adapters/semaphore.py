@@ -22,6 +22,7 @@ class Semaphore(Peer):
         "asyncio.Semaphore, threading.Semaphore where synchronous. A limit on concurrency only; waiting: released by "
         "one timer on the configured schedule, so it is compared as a queue, not as a rate limiter."
     )
+    keeps_a_limit = False
     cannot: ClassVar[Mapping[str, str]] = {
         "decorated coroutine": "semaphores have no decorator",
         "decorated function": "semaphores have no decorator",
