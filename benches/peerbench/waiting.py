@@ -6,7 +6,8 @@ limit was kept. `parked`: nobody is let through; what a waiter weighs.
 Both enqueue in chunks and let the loop run in between, since a loop that creates 100,000 tasks in one go admits nobody
 in that second, whatever limiter it has. A waiter's lateness counts from the time at which its place in the queue was
 due; it is taken from those who became due after the last had been enqueued, because until then the loop is busy with
-our own work. The bare tasks of the floor are treated alike, so what remains above the floor is the limiter's.
+our own work. Quota that a limiter lost until then makes all of them late, as it would in use. The bare tasks of the
+floor are treated alike, so what remains above the floor is the limiter's.
 """
 
 from __future__ import annotations

@@ -8,10 +8,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from peerbench import latency, threads, waiting
 
-TASKS = {"latency": latency.run, "paced": waiting.paced, "parked": waiting.parked, "threads": threads.run}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TASKS: dict[str, Callable[..., dict[str, object]]] = {
+    "latency": latency.run,
+    "paced": waiting.paced,
+    "parked": waiting.parked,
+    "threads": threads.run,
+}
 
 
 def main() -> None:

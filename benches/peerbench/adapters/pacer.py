@@ -21,9 +21,10 @@ class Pacer:
         self._start = 0.0
 
     def start(self) -> None:
-        """Begin with the burst, now."""
-        self._start = asyncio.get_running_loop().time()
-        self._ring()
+        """Start the clock; the burst is let go when the loop runs next, so that it takes no time from the schedule."""
+        loop = asyncio.get_running_loop()
+        self._start = loop.time()
+        loop.call_soon(self._ring)
 
     def _due(self) -> float:
         return self._start + max(0, self._released + 1 - self._shape.burst) / self._shape.rate
