@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _core
@@ -107,3 +108,20 @@ async def given(permit: Permit) -> Permit:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.after_fork)
+
+
+def pause(seconds: float) -> None:
+    """Sleep in a thread, between two attempts."""
+    if seconds > 0:
+        time.sleep(seconds)
+
+
+async def apause(seconds: float) -> None:
+    """Sleep in a task, between two attempts."""
+    trio = sys.modules.get("trio")
+    if trio is not None and _in_trio(trio):
+        await trio.sleep(seconds)
+    else:
+        import asyncio  # noqa: PLC0415  costs 20 ms, and whoever has a loop has it already
+
+        await asyncio.sleep(seconds)

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::cost::Dimension;
 use crate::gate::Config;
 use crate::keys::PerKey;
+use crate::pace::FULL;
 use crate::rate;
 
 use super::convert::{given, optional_seconds, seconds, shown, to_seconds, whole};
@@ -19,6 +20,7 @@ use super::permit::Permit;
 use super::rate::rates;
 use super::request::{Given, Request};
 use super::scope::{self, Blocks, Ready, Scope};
+use super::verdict::Verdict;
 use super::waiter::Acquire;
 
 type Any<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
@@ -250,6 +252,29 @@ impl Limiter {
         Ok(())
     }
 
+    #[pyo3(signature = (status, headers, body=None))]
+    fn observe(
+        &self,
+        py: Python<'_>,
+        status: &Bound<'_, PyAny>,
+        headers: Any<'_, '_>,
+        body: Any<'_, '_>,
+    ) -> PyResult<Verdict> {
+        let verdict = Verdict::read(status, headers, body, None)?;
+        self.heed(py, &verdict, None);
+        Ok(verdict)
+    }
+
+    /// Takes in what an answer means, to a call that left with `permit`; by default, the one that encloses this code.
+    #[pyo3(signature = (verdict, permit=None))]
+    fn heed(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
+        let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
+        let sent_at = permit.or(enclosing.as_ref().map(Py::get)).map(Permit::charged_at);
+        let mut settled = Vec::new();
+        self.driver.gate.lock().observe(clock::now(), &verdict.0, sent_at, &mut settled);
+        self.driver.settle(py, settled);
+    }
+
     #[pyo3(signature = (**limits))]
     fn update(&self, py: Python<'_>, limits: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         let mut concurrency = None;
@@ -293,7 +318,7 @@ impl Limiter {
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.driver.sweep_closed(py);
         let now = clock::now();
-        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, waits) = {
+        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, speed, waits) = {
             let mut gate = self.driver.gate.lock();
             let counts = gate.counts();
             let waits = gate.waits();
@@ -302,7 +327,9 @@ impl Limiter {
             let waits = (waits.total() as f64 / 1e9, quantile(0.5), quantile(0.99), to_seconds(waits.max()));
             let (in_flight, waiting) = (gate.in_flight(), gate.waiting());
             let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
-            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), waits)
+            #[allow(clippy::cast_precision_loss)]
+            let speed = gate.speed() as f64 / FULL as f64;
+            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), speed, waits)
         };
         let dict = PyDict::new(py);
         dict.set_item("name", &self.driver.name)?;
@@ -318,6 +345,7 @@ impl Limiter {
         dict.set_item("waited_p99", waits.2)?;
         dict.set_item("waited_max", waits.3)?;
         dict.set_item("cooldown", cooldown)?;
+        dict.set_item("speed", speed)?;
         dict.set_item("concurrency", concurrency)?;
         dict.set_item("keys", keys)?;
         let levels = levels.into_iter().map(|level| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::clock;
+use crate::clock::{self, Nanos};
 use crate::cost;
 use crate::gate::Grant;
 
@@ -105,6 +105,11 @@ impl Permit {
         let mut held = self.held.lock();
         held.inside = true;
         std::mem::replace(&mut held.cover, false).then_some(held.grant.cost)
+    }
+
+    /// When its call left.
+    pub fn charged_at(&self) -> Nanos {
+        self.held.lock().grant.charged_at
     }
 
     /// Whether it was given back.

@@ -22,4 +22,4 @@ pub use memory::Memory;
 pub use policy::{Decision, Failure, FailureKind, Policy, Progress, StopReason};
 pub use random::Random;
 
-use crate::clock::Nanos;
+pub use crate::clock::Nanos;
