@@ -193,7 +193,7 @@ impl<T: Default> Gate<T> {
     pub fn admit_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
         let now = self.tick(now);
         let cost = request.cost.clamped();
-        if let Err(oversize) = self.check(&cost) {
+        if let Err(oversize) = self.check(&cost, request.key.is_some()) {
             self.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
         }
@@ -217,9 +217,9 @@ impl<T: Default> Gate<T> {
     }
 
     /// Whether no wait can satisfy `cost`, by the shared rates or by those of each key.
-    fn check(&mut self, cost: &Cost) -> Result<(), Oversize> {
+    fn check(&mut self, cost: &Cost, keyed: bool) -> Result<(), Oversize> {
         self.ledger.check(cost)?;
-        let Some(limits) = self.keys.limits() else { return Ok(()) };
+        let Some(limits) = self.keys.limits().filter(|_| keyed) else { return Ok(()) };
         for &(dimension, rate) in &limits.rates {
             let (cost, limit) = (cost.get(dimension), rate.amount());
             if cost > limit {
