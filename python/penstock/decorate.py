@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from types import AsyncGeneratorType, GeneratorType
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock._core import Permit
@@ -52,6 +52,13 @@ class Terms:
             return _given_usage(self.usage(result))
         return usage_of(result) if self.limiter.counts else None
 
+    def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
+        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        used = self.used(item)
+        if used is None or before is None:
+            return used or before
+        return used if self.usage is not None else before.grown_to(used)
+
     def settle(self, permit: Permit, result: object) -> None:
         """Settle a permit by what its result says that the call used."""
         _settle(permit, self.used(result))
@@ -64,8 +71,8 @@ def _given_usage(used: object) -> Usage | None:
     if isinstance(used, (int, float)) and not isinstance(used, bool):
         return Usage(used)  # type: ignore[arg-type]  # settle() says what is wrong with a number
     if isinstance(used, Mapping) and used and used.keys() <= {"tokens", "input_tokens", "output_tokens"}:
-        sent, received = used.get("input_tokens"), used.get("output_tokens")
-        return Usage(used.get("tokens", (sent or 0) + (received or 0)), sent, received)
+        # settle() makes the sum of both where the total is not said, and says what is wrong.
+        return Usage(used.get("tokens"), used.get("input_tokens"), used.get("output_tokens"))  # type: ignore[arg-type]
     recognised = usage_of({"usage": used})
     if recognised is None:
         allowed = "a number of tokens, a dict of tokens, input_tokens and output_tokens, a usage object or None"
@@ -75,12 +82,14 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
     target: Any = function
     while isinstance(target, functools.partial):
         target = target.func
-    if not inspect.isroutine(target) and not isinstance(target, type):
+    if not inspect.isroutine(target) and not isinstance(target, type) and not inspect.iscoroutinefunction(target):
         target = type(target).__call__
     wrapped: Any
     if inspect.isasyncgenfunction(target):
@@ -104,10 +113,9 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
             permit = await permit
         try:
             result = await function(*args, **kwargs)
-            if result.__class__ is AsyncGeneratorType:
-                # The call is not over before its stream is: that holds the permit from here on.
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _async_generator(terms, lambda *_: held, lambda *_: result)()
+                return _unfinished(terms, held, result)
             if limiter.counts or terms.usage is not None:
                 terms.settle(permit, result)
             return result
@@ -126,9 +134,9 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
         try:
             result = function(*args, **kwargs)
-            if result.__class__ is GeneratorType:
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _generator(terms, lambda *_: held, lambda *_: result)()
+                return _unfinished(terms, held, result)
             if limiter.counts or terms.usage is not None:
                 terms.settle(permit, result)
             return result
@@ -137,6 +145,34 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                 permit.release()
 
     return wrapper
+
+
+#: What a call may give that is not over when the call is.
+_UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
+
+
+def _unfinished(terms: Terms, permit: Permit, result: Any) -> Any:
+    """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs inside it."""
+    permit.suspend()
+
+    def resume(*_: Any) -> Permit:
+        permit.resume()
+        return permit
+
+    if result.__class__ is CoroutineType:
+        return _finish(terms, resume, result)
+    wrap: Any = _generator if result.__class__ is GeneratorType else _async_generator
+    return wrap(terms, resume, lambda *_: result)()
+
+
+async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any]) -> Any:
+    permit = resume()
+    try:
+        result = await coroutine
+        terms.settle(permit, result)
+        return result
+    finally:
+        permit.release()
 
 
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
@@ -152,8 +188,11 @@ def _generator(terms: Terms, begin: Begin, make: Callable[..., Generator[Any, An
             step, sent = inner.send, None
             try:
                 while True:
-                    item = step(sent)
-                    used = terms.used(item) or used
+                    try:
+                        item = step(sent)
+                    except StopIteration as stop:
+                        return stop.value
+                    used = terms.used_so_far(item, used)
                     permit.suspend()
                     try:
                         sent, step = (yield item), inner.send
@@ -163,13 +202,13 @@ def _generator(terms: Terms, begin: Begin, make: Callable[..., Generator[Any, An
                         sent, step = error, inner.throw
                     finally:
                         permit.resume()
-            except StopIteration as stop:
-                return stop.value
             finally:
                 inner.close()
         finally:
-            _settle(permit, used)
-            permit.release()
+            try:
+                _settle(permit, used)
+            finally:
+                permit.release()
 
     return wrapper
 
@@ -185,8 +224,11 @@ def _async_generator(terms: Terms, begin: Begin, make: Callable[..., AsyncGenera
             step, sent = inner.asend, None
             try:
                 while True:
-                    item = await step(sent)
-                    used = terms.used(item) or used
+                    try:
+                        item = await step(sent)
+                    except StopAsyncIteration:
+                        return
+                    used = terms.used_so_far(item, used)
                     permit.suspend()
                     try:
                         sent, step = (yield item), inner.asend
@@ -196,13 +238,13 @@ def _async_generator(terms: Terms, begin: Begin, make: Callable[..., AsyncGenera
                         sent, step = error, inner.athrow
                     finally:
                         permit.resume()
-            except StopAsyncIteration:
-                return
             finally:
                 await inner.aclose()
         finally:
-            _settle(permit, used)
-            permit.release()
+            try:
+                _settle(permit, used)
+            finally:
+                permit.release()
 
     return wrapper
 
