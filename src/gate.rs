@@ -279,7 +279,10 @@ impl<T: Default> Gate<T> {
             return;
         }
         self.serve(now, None, settled);
-        self.expire(now, settled);
+        if self.expire(now, settled) {
+            // Who was next may have been among them.
+            self.serve(now, None, settled);
+        }
     }
 
     /// Admits all who may leave. Gives the grant of `newcomer` if it is among them; all others go to `settled`.
@@ -354,8 +357,9 @@ impl<T: Default> Gate<T> {
         (payload, grant)
     }
 
-    /// Ends the waits whose time is over.
-    fn expire(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+    /// Ends the waits whose time is over; tells whether there were any.
+    fn expire(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) -> bool {
+        let mut expired = false;
         while let Some(&Reverse((deadline, ticket))) = self.deadlines.peek() {
             if deadline > now {
                 // Those who left earlier are still listed; not too many of them.
@@ -371,14 +375,22 @@ impl<T: Default> Gate<T> {
             if let Some(payload) = self.leave(ticket, now) {
                 self.counts.timeouts += 1;
                 settled.push((payload, Err(Refusal::Timeout(wait))));
+                expired = true;
             }
         }
+        expired
     }
 
     /// When [`Gate::pump`] may next set someone free without anything being given back; never, if nothing is said.
     pub fn next_event(&mut self) -> Option<Nanos> {
         if self.queue.is_empty() {
             return None;
+        }
+        // Those who left earlier are still listed; nobody is to be woken for them.
+        while let Some(&Reverse((_, ticket))) = self.deadlines.peek()
+            && self.queue.get(ticket).is_none()
+        {
+            self.deadlines.pop();
         }
         let deadline = self.deadlines.peek().map(|&Reverse((deadline, _))| deadline);
         [self.head_due, self.queue.next_readmission(), deadline].into_iter().flatten().min()
