@@ -450,10 +450,12 @@ impl<T: Default> Gate<T> {
     /// Replaces what was charged by the actual cost: a refund into the window that was charged, or a debit now.
     pub fn settle(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
         let now = self.tick(now);
+        if grant.epoch != self.epoch {
+            return;
+        }
         let actual = actual.clamped();
         self.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
-        if grant.epoch == self.epoch
-            && let Some(state) = grant.key.and_then(|key| self.keys.get(key))
+        if let Some(state) = grant.key.and_then(|key| self.keys.get(key))
             && let Some(ledger) = &mut state.ledger
         {
             ledger.settle(&grant.cost, &actual, grant.charged_at, now);
@@ -468,7 +470,7 @@ impl<T: Default> Gate<T> {
     pub fn abandon(&mut self, now: Nanos, mut grant: Grant) {
         self.settle(now, &mut grant, &Cost::default());
         self.release(now, &grant);
-        self.counts.cancelled += 1;
+        self.counts.cancelled += u64::from(grant.epoch == self.epoch);
     }
 
     /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.
@@ -499,9 +501,13 @@ impl<T: Default> Gate<T> {
     /// Forgets who waits and what is under way: in a forked child those belong to the parent. Permits that were copied
     /// into the child are no longer counted, and giving them back changes nothing.
     pub fn disown(&mut self) {
-        self.queue = Queue::default();
+        // One by one, so that the names of those who waited are never given to others.
+        let waiting: Vec<_> = self.queue.iter().map(|waiting| waiting.ticket).collect();
+        for ticket in waiting {
+            self.queue.remove(ticket);
+        }
         self.deadlines.clear();
-        self.keys.disown();
+        self.keys.disown(self.last);
         self.head_due = None;
         self.slots = 0;
         self.in_flight = 0;

@@ -107,10 +107,11 @@ impl Keys {
     }
 
     /// Forgets who waits and what is under way, as a forked child must.
-    pub(crate) fn disown(&mut self) {
+    pub(crate) fn disown(&mut self, now: Nanos) {
         for state in self.states.iter_mut().flatten() {
             state.in_flight = 0;
             state.waiting = 0;
         }
+        self.sweep(now);
     }
 }
