@@ -159,7 +159,13 @@ impl<T: Default> Gate<T> {
         let key = if self.keys.limits().is_some() { self.key(request, now) } else { None };
         let priority = i64::from(request.priority) + if request.nested { NESTED } else { 0 };
         if self.queue.is_clear(priority) && self.has_room(&cost, key, request.nested, now) {
-            return Admission::Granted(self.grant(cost, key, !request.nested, now, now, 0));
+            let grant = self.grant(cost, key, !request.nested, now, now, 0);
+            if key.is_some() && !self.queue.is_empty() {
+                // It may have used up what its key's next, of a lower priority, was to leave with: then it is another's
+                // turn, and maybe sooner.
+                self.serve(now, None, settled);
+            }
+            return Admission::Granted(grant);
         }
         self.wait(now, request, cost, priority, settled)
     }
