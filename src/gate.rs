@@ -108,7 +108,8 @@ pub struct Gate<T> {
     concurrency: u64,
     slots: u64,
     in_flight: u64,
-    slot_freed: Nanos,
+    /// Until when something else than rates last held everyone up: slots, or a head of the queue that gave up.
+    held_up: Nanos,
     max_waiting: usize,
     /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
     head_due: Option<Nanos>,
@@ -129,7 +130,7 @@ impl<T: Default> Gate<T> {
             concurrency: config.concurrency.unwrap_or(u64::MAX),
             slots: 0,
             in_flight: 0,
-            slot_freed: 0,
+            held_up: 0,
             max_waiting: config.max_waiting.unwrap_or(usize::MAX),
             head_due: None,
             last: now,
@@ -142,6 +143,7 @@ impl<T: Default> Gate<T> {
     /// Time never runs backwards here, whatever the caller's clock does.
     fn tick(&mut self, now: Nanos) -> Nanos {
         self.last = self.last.max(now);
+        self.held_up = self.held_up.min(self.last);
         self.last
     }
 
@@ -151,7 +153,7 @@ impl<T: Default> Gate<T> {
     pub fn admit(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
         let now = self.tick(now);
         let cost = request.cost.clamped();
-        if let Err(oversize) = self.check(&cost) {
+        if let Err(oversize) = self.check(&cost, request.key) {
             self.counts.refused += 1;
             return Admission::Refused(Refusal::Oversize(oversize));
         }
@@ -174,10 +176,10 @@ impl<T: Default> Gate<T> {
         request.key.map(|name| self.keys.intern(name, now))
     }
 
-    /// Whether no wait can satisfy `cost`, by the shared rates or by those of each key.
-    fn check(&mut self, cost: &Cost) -> Result<(), Oversize> {
+    /// Whether no wait can satisfy `cost`, by the shared rates or, if it belongs to a key, by those of each key.
+    fn check(&self, cost: &Cost, key: Option<&str>) -> Result<(), Oversize> {
         self.ledger.check(cost)?;
-        let Some(limits) = self.keys.limits() else { return Ok(()) };
+        let Some(limits) = self.keys.limits().filter(|_| key.is_some()) else { return Ok(()) };
         for &(dimension, rate) in &limits.rates {
             let (cost, limit) = (cost.get(dimension), rate.amount());
             if cost > limit {
@@ -194,7 +196,7 @@ impl<T: Default> Gate<T> {
         if let Some(key) = key {
             let concurrency = self.keys.concurrency();
             let Some(state) = self.keys.get(key) else { return false };
-            if !nested && state.in_flight >= concurrency {
+            if !nested && state.slots >= concurrency {
                 return false;
             }
             if state.ledger.as_mut().is_some_and(|ledger| !ledger.fits(cost, now)) {
@@ -212,7 +214,8 @@ impl<T: Default> Gate<T> {
             && let Some(ledger) = &mut state.ledger
         {
             ledger.charge(&cost, due, now);
-            state.in_flight += u64::from(slot);
+            state.in_flight += 1;
+            state.slots += u64::from(slot);
             held = key;
         }
         self.slots += u64::from(slot);
@@ -325,8 +328,11 @@ impl<T: Default> Gate<T> {
             if let Some(state) = self.keys.get(key)
                 && let Some(ledger) = &mut state.ledger
             {
-                if !nested && state.in_flight >= concurrency {
-                    return Due::KeyAfterRelease;
+                if !nested {
+                    if state.slots >= concurrency {
+                        return Due::KeyAfterRelease;
+                    }
+                    from = from.max(state.slot_freed);
                 }
                 let due = ledger.due(&next.cost, from, now);
                 if due > now {
@@ -339,9 +345,9 @@ impl<T: Default> Gate<T> {
             if self.slots >= self.concurrency {
                 return Due::AfterRelease;
             }
-            // Who waited for a slot was not due before it came free.
-            from = from.max(self.slot_freed);
         }
+        // Who waited for a slot was not due before it came free, nor before those ahead gave up.
+        from = from.max(self.held_up);
         Due::At(self.ledger.due(&next.cost, from, now))
     }
 
@@ -418,11 +424,18 @@ impl<T: Default> Gate<T> {
     fn leave(&mut self, ticket: Ticket, now: Nanos) -> Option<T> {
         let key = self.queue.get(ticket)?.key;
         let payload = self.queue.remove(ticket)?;
+        self.hold_up(now);
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {
             state.waiting -= 1;
         }
         self.forget(key, now);
         Some(payload)
+    }
+
+    /// Who is next changes without anyone leaving: nobody who waits was due before that, or, if the pump is late, before
+    /// the one that was next. Or what they could not use meanwhile would leave in one burst.
+    fn hold_up(&mut self, now: Nanos) {
+        self.held_up = self.held_up.max(self.head_due.map_or(now, |due| due.min(now)));
     }
 
     fn forget(&mut self, key: Option<KeyId>, now: Nanos) {
@@ -440,13 +453,20 @@ impl<T: Default> Gate<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
         if grant.slot {
             if self.slots >= self.concurrency {
-                self.slot_freed = now;
+                self.held_up = now;
             }
             self.slots = self.slots.saturating_sub(1);
         }
         if let Some(key) = grant.key {
+            let concurrency = self.keys.concurrency();
             if let Some(state) = self.keys.get(key) {
-                state.in_flight = state.in_flight.saturating_sub(u64::from(grant.slot));
+                state.in_flight = state.in_flight.saturating_sub(1);
+                if grant.slot {
+                    if state.slots >= concurrency {
+                        state.slot_freed = now;
+                    }
+                    state.slots = state.slots.saturating_sub(1);
+                }
             }
             self.queue.readmit(key);
             self.forget(grant.key, now);
@@ -488,6 +508,7 @@ impl<T: Default> Gate<T> {
     /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
     pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
         let now = self.tick(now);
+        self.hold_up(now);
         self.ledger.update(dimension, rates, now);
         let hopeless = |waiting: Waiting| self.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
         let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
@@ -501,6 +522,10 @@ impl<T: Default> Gate<T> {
 
     /// Changes how many calls may be under way at once. Those that are keep their slots.
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
+        if self.slots >= self.concurrency {
+            // Until now, which the next decision tells.
+            self.held_up = Nanos::MAX;
+        }
         self.concurrency = concurrency.unwrap_or(u64::MAX);
     }
 
