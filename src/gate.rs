@@ -241,14 +241,11 @@ impl<T: Default> Gate<T> {
                 return Admission::Refused(Refusal::Timeout(wait));
             }
         }
-        let waiting = self.queue.len();
-        if waiting >= self.max_waiting && request.timeout != Some(0) {
-            self.counts.refused += 1;
-            self.forget(key, now);
-            return Admission::Refused(Refusal::QueueFull(waiting));
-        }
-        // Behind others of its flow a newcomer changes nothing about who is next.
+        // Behind others of its flow a newcomer changes nothing about who is next. Otherwise it may be able to leave at
+        // once, though others wait, so a full queue refuses it only then.
         let follows = self.queue.has_flow(priority, key);
+        let waiting = self.queue.len();
+        let may_wait = waiting < self.max_waiting && request.timeout != Some(0);
         let ticket = self.queue.push(cost, now, priority, key, T::default());
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {
             state.waiting += 1;
@@ -259,12 +256,21 @@ impl<T: Default> Gate<T> {
         let own = if follows { None } else { self.serve(now, Some(ticket), settled) };
         match own {
             Some(grant) => Admission::Granted(grant),
-            None if request.timeout == Some(0) => {
+            None if may_wait => Admission::Queued(ticket),
+            None => {
                 self.leave(ticket, now);
-                self.counts.timeouts += 1;
-                Admission::Refused(Refusal::Timeout(self.least_wait(&cost, priority, key, now)))
+                if !follows {
+                    // It may have stood in front.
+                    self.serve(now, None, settled);
+                }
+                Admission::Refused(if request.timeout == Some(0) {
+                    self.counts.timeouts += 1;
+                    Refusal::Timeout(self.least_wait(&cost, priority, key, now))
+                } else {
+                    self.counts.refused += 1;
+                    Refusal::QueueFull(waiting)
+                })
             }
-            None => Admission::Queued(ticket),
         }
     }
 
