@@ -347,10 +347,8 @@ impl<T: Default> Gate<T> {
                 from = due;
             }
         }
-        if !nested {
-            if self.slots >= self.concurrency {
-                return Due::AfterRelease;
-            }
+        if !nested && self.slots >= self.concurrency {
+            return Due::AfterRelease;
         }
         // Who waited for a slot was not due before it came free, nor before those ahead gave up.
         from = from.max(self.held_up);

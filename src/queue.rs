@@ -308,14 +308,14 @@ impl<T: Default> Queue<T> {
         let Self { classes, flows, free_flows, by_name, entries, .. } = self;
         let state = &mut flows[flow as usize];
         if prev == NONE {
-            state.head = next
+            state.head = next;
         } else {
-            entries[prev as usize].next = next
+            entries[prev as usize].next = next;
         }
         if next == NONE {
-            state.tail = prev
+            state.tail = prev;
         } else {
-            entries[next as usize].prev = prev
+            entries[next as usize].prev = prev;
         }
         state.len -= 1;
         state.queued = state.queued.minus(cost);
