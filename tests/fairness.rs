@@ -170,11 +170,11 @@ fn a_large_call_of_one_key_is_not_starved_by_the_small_ones_of_others() {
     line.call(1_000, "large", 50_000);
     let mut seen = 0;
     while !line.left.iter().any(|left| left.0 == 1_000) {
-        for index in seen..line.left.len() {
-            let who = line.left[index].0;
+        while seen < line.left.len() {
+            let who = line.left[seen].0;
             line.call(who, &format!("small {who}"), 100);
             line.call(who, &format!("small {who}"), 100);
-            seen = index + 1;
+            seen += 1;
         }
         assert!(line.step());
     }

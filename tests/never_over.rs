@@ -419,8 +419,7 @@ fn buckets_keep_their_envelope_on_the_clock() {
 #[test]
 fn an_update_keeps_what_was_charged_to_a_rate_that_stays() {
     let (second, minute) = (rate(20, SECOND), rate(60, MINUTE).with_burst(60).unwrap());
-    let mut gate: Gate<()> =
-        Gate::new(config(&[(Dimension::Requests, second), (Dimension::Requests, minute)], 0), 0);
+    let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, second), (Dimension::Requests, minute)], 0), 0);
     let mut settled = Vec::new();
     let call = Request { cost: CALL, timeout: Some(0), ..Request::default() };
     for now in 0..3 {

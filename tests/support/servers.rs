@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use penstock::clock::Nanos;
-use penstock::cost::Cost;
-use penstock::cost::Dimension;
+use penstock::cost::{Cost, Dimension};
 
 /// What one server allows of one dimension, counted at arrival. A refused call is not counted.
 pub struct Server {
@@ -12,8 +11,12 @@ pub struct Server {
     limit: u64,
     period: Nanos,
     count: Count,
-    pub accepted: u64,
+    /// How many calls it has refused, and how many came.
     pub refused: u64,
+    pub arrived: u64,
+    /// The amount that it has accepted, from `since` on.
+    pub accepted: u64,
+    since: Nanos,
 }
 
 enum Count {
@@ -27,7 +30,25 @@ enum Count {
 
 impl Server {
     fn new(dimension: Dimension, limit: u64, period: Nanos, count: Count) -> Self {
-        Self { dimension, limit, period, count, accepted: 0, refused: 0 }
+        Self { dimension, limit, period, count, refused: 0, arrived: 0, accepted: 0, since: 0 }
+    }
+
+    /// Counts what it accepts from that time on only.
+    pub fn measured_from(self, since: Nanos) -> Self {
+        Self { since, ..self }
+    }
+
+    /// The share of the limit that was used from the start of the measurement until `end`.
+    #[allow(clippy::cast_precision_loss)] // for people
+    pub fn utilisation(&self, end: Nanos) -> f64 {
+        let most = self.limit as f64 * (end - self.since) as f64 / self.period as f64;
+        self.accepted as f64 / most
+    }
+
+    /// The share of the calls that it refused.
+    #[allow(clippy::cast_precision_loss)] // for people
+    pub fn refusals(&self) -> f64 {
+        self.refused as f64 / self.arrived.max(1) as f64
     }
 
     pub fn bucket(dimension: Dimension, limit: u64, period: Nanos) -> Self {
@@ -44,7 +65,7 @@ impl Server {
     }
 
     /// A call arrives; arrivals come in the order of time.
-    pub fn arrive(&mut self, at: Nanos, cost: &Cost) -> bool {
+    pub fn arrive(&mut self, at: Nanos, cost: &Cost) {
         let amount = cost.get(self.dimension);
         let fits = match &mut self.count {
             Count::Bucket { level, last } => {
@@ -77,11 +98,8 @@ impl Server {
                 fits
             }
         };
-        if fits {
-            self.accepted += 1;
-        } else {
-            self.refused += 1;
-        }
-        fits
+        self.arrived += 1;
+        self.refused += u64::from(!fits);
+        self.accepted += if fits && at >= self.since { amount } else { 0 };
     }
 }
