@@ -203,20 +203,20 @@ fn with_per_key(requests: u64, concurrency: Option<u64>) -> Config {
 #[test]
 fn a_key_at_its_own_limit_blocks_nobody_else() {
     let mut line = Line::new(with_per_key(6, None));
-    for who in 0..50 {
+    for who in 0..200 {
         line.ask(who, &Request { cost: CALL, key: Some("spent"), priority: 1, ..Request::default() });
     }
-    for who in 100..105 {
+    for who in 1_000..1_005 {
         line.ask(who, &Request { cost: CALL, key: Some(&format!("key {who}")), ..Request::default() });
     }
-    assert_eq!(line.left.iter().filter(|left| left.0 >= 100 && left.1 == 0).count(), 5);
+    assert_eq!(line.left.iter().filter(|left| left.0 >= 1_000 && left.1 == 0).count(), 5);
     // Nor is anyone told to wait for those who are set aside.
     let request = Request { cost: CALL, key: Some("another"), timeout: Some(SECOND), ..Request::default() };
-    assert_eq!(line.ask(200, &request), None);
+    assert_eq!(line.ask(2_000, &request), None);
     while line.step() {}
-    let spent: Vec<_> = line.left.iter().map(|left| left.0).filter(|who| *who < 50).collect();
-    assert_eq!(spent, (0..50).collect::<Vec<_>>());
-    assert!(line.now >= 8 * MINUTE);
+    let spent: Vec<_> = line.left.iter().map(|left| left.0).filter(|who| *who < 200).collect();
+    assert_eq!(spent, (0..200).collect::<Vec<_>>());
+    assert!(line.now >= 33 * MINUTE);
 }
 
 /// One key's waiters fill the queue: who has room of its own still leaves at once, and only who would wait is refused.
@@ -235,6 +235,20 @@ fn a_queue_full_of_one_keys_waiters_refuses_no_one_who_need_not_wait() {
     assert_eq!(admit("busy"), Admission::Refused(Refusal::QueueFull(3)));
     assert_eq!(admit("other"), Admission::Refused(Refusal::QueueFull(3)));
     assert_eq!(gate.waiting(), 3);
+}
+
+/// A newcomer that is refused leaves no trace, though it would have been next: who was next before is told its own time.
+#[test]
+fn a_newcomer_refused_by_a_full_queue_delays_nobody() {
+    let rates = [(Dimension::Tokens, rate(60, MINUTE).with_burst(60).unwrap().with_window(false))];
+    let mut gate: Gate<()> = Gate::new(Config { max_waiting: Some(1), ..config(&rates, 0) }, 0);
+    let mut admit = |amount, priority| {
+        let request = Request { cost: tokens(amount), priority, ..Request::default() };
+        (gate.admit(0, &request, &mut Vec::new()), gate.next_event())
+    };
+    assert!(matches!(admit(60, 0), (Admission::Granted(_), None)));
+    assert!(matches!(admit(5, 0), (Admission::Queued(_), Some(event)) if event == 5 * SECOND));
+    assert_eq!(admit(50, 1), (Admission::Refused(Refusal::QueueFull(1)), Some(5 * SECOND)));
 }
 
 /// What one key may use says nothing about calls without a key.

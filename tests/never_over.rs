@@ -415,6 +415,41 @@ fn buckets_keep_their_envelope_on_the_clock() {
     }
 }
 
+/// A head of the queue that gives up sets those behind it free, but not what it kept them from using meanwhile.
+#[test]
+fn a_head_that_gives_up_leaves_no_burst_behind() {
+    let requests = rate(60, MINUTE).with_burst(1).unwrap();
+    let scarce = rate(60, MINUTE).with_burst(60).unwrap();
+    let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, requests), (Dimension::Tokens, scarce)], 0), 0);
+    let mut settled = Vec::new();
+    let mut admit = |cost| gate.admit(0, &Request { cost, ..Request::default() }, &mut Vec::new());
+    assert!(matches!(admit(CALL.with(Dimension::Tokens, 60)), Admission::Granted(_)));
+    let Admission::Queued(head) = admit(CALL.with(Dimension::Tokens, 60)) else { panic!("it has to wait") };
+    for _ in 0..30 {
+        assert!(matches!(admit(CALL), Admission::Queued(_)));
+    }
+    assert_eq!(gate.cancel(40 * SECOND, head), Some(()));
+    gate.pump(40 * SECOND, &mut settled);
+    assert_eq!((settled.len(), gate.next_event()), (1, Some(41 * SECOND)));
+}
+
+/// A refund comes into the window that was charged, or not at all; also where only a bucket keeps the rate.
+#[test]
+fn nothing_is_refunded_into_a_later_window() {
+    for (at, refunded) in [(60 * SECOND - 1, true), (60 * SECOND, false)] {
+        let bare = rate(60, MINUTE).with_burst(60).unwrap().with_window(false);
+        let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, bare)], 0), 0);
+        let mut admit = |gate: &mut Gate<()>, now, requests| {
+            let cost = CALL.with(Dimension::Requests, requests);
+            gate.admit(now, &Request { cost, timeout: Some(0), ..Request::default() }, &mut Vec::new())
+        };
+        let Admission::Granted(mut first) = admit(&mut gate, 0, 60) else { panic!("there is room") };
+        assert!(matches!(admit(&mut gate, 59 * SECOND, 59), Admission::Granted(_)));
+        gate.settle(at, &mut first, &Cost::default());
+        assert_eq!(matches!(admit(&mut gate, at, 30), Admission::Granted(_)), refunded);
+    }
+}
+
 /// Rates are told apart by their periods: an update that drops one keeps what was charged to the others.
 #[test]
 fn an_update_keeps_what_was_charged_to_a_rate_that_stays() {
