@@ -439,7 +439,7 @@ fn nothing_is_refunded_into_a_later_window() {
     for (at, refunded) in [(60 * SECOND - 1, true), (60 * SECOND, false)] {
         let bare = rate(60, MINUTE).with_burst(60).unwrap().with_window(false);
         let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, bare)], 0), 0);
-        let mut admit = |gate: &mut Gate<()>, now, requests| {
+        let admit = |gate: &mut Gate<()>, now, requests| {
             let cost = CALL.with(Dimension::Requests, requests);
             gate.admit(now, &Request { cost, timeout: Some(0), ..Request::default() }, &mut Vec::new())
         };
