@@ -220,6 +220,26 @@ impl Permit {
         self.give_back(py);
     }
 
+    /// For fan-out: gives everything back, since its call never left. After its release that changes nothing.
+    fn abandon(&self, py: Python<'_>) {
+        let (grant, token) = {
+            let mut held = self.held.lock();
+            if std::mem::replace(&mut held.released, true) {
+                return;
+            }
+            (held.grant, held.token.take())
+        };
+        if let Some(token) = token {
+            self.driver.nesting.leave(py, token);
+        }
+        if let Some(outside) = &self.outside {
+            outside.permit.get().held.lock().cover = true;
+        }
+        if self.driver.abandon(Ok(grant)) {
+            self.driver.pump(py);
+        }
+    }
+
     fn suspend(&self, py: Python<'_>) {
         let token = self.held.lock().token.take();
         if let Some(token) = token {
