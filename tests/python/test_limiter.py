@@ -10,10 +10,11 @@ import pickle
 import time
 import weakref
 from datetime import timedelta
+from typing import Any
 
 import penstock
 import pytest
-from loops import IDLE, lasting, run, spent, standing, turns, until
+from loops import IDLE, LOOPS, lasting, run, spent, standing, turns, until
 from penstock import Limiter, Rate, per_day, per_hour, per_minute, per_second
 
 # Making one.
@@ -670,4 +671,31 @@ def test_waits_are_woken_by_one_timer_however_many_they_are() -> None:
         assert not [handle for handle in event_loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
 
     run(main())
+    assert standing(limiter) == IDLE
+
+
+class EarlyLoop(asyncio.SelectorEventLoop):
+    """Its timers ring two milliseconds early, as those of loops do that count in milliseconds, or a little at least."""
+
+    def call_at(self, when: float, *given: Any, **more: Any) -> asyncio.TimerHandle:
+        return super().call_at(when - 0.002, *given, **more)
+
+
+@pytest.mark.parametrize("kind", [*LOOPS, "early"])
+def test_no_one_sleeps_on_because_a_timer_rang_early(kind: str) -> None:
+    limiter = Limiter(requests=per_second(1_000, burst=1), concurrency=1)
+
+    async def call() -> None:
+        async with limiter.permit():
+            pass
+
+    async def main() -> None:
+        await asyncio.wait_for(asyncio.gather(*(call() for _ in range(300))), 30)
+
+    if kind == "early":
+        event_loop = EarlyLoop()
+        event_loop.run_until_complete(main())
+        event_loop.close()
+    else:
+        run(main(), kind)
     assert standing(limiter) == IDLE
