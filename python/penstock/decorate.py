@@ -115,7 +115,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                 # The call is not over before its stream is: that holds the permit from here on.
                 held, permit = permit, None
                 return _async_generator(terms, lambda *_: held, lambda *_: result)()
-            if limiter.counts or terms.usage is not None:
+            if result is not None and limiter.counts or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
@@ -162,7 +162,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
             if result.__class__ is GeneratorType:
                 held, permit = permit, None
                 return _generator(terms, lambda *_: held, lambda *_: result)()
-            if limiter.counts or terms.usage is not None:
+            if result is not None and limiter.counts or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:

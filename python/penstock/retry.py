@@ -342,5 +342,5 @@ def _mark(error: BaseException, call: Attempts, reason: str, *, quiet: bool = Fa
     except AttributeError:
         pass  # a class with slots: the note alone will do
     if not quiet:
-        times = "1 attempt" if attempts == 1 else f"{attempts} attempts and {sum(waits):.1f} s of waiting"
-        annotate(error, f"penstock gave up after {times}: {reason}")
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts, {sum(waits):.1f} s of waiting between them"
+        annotate(error, f"penstock: {reason} ({times})")

@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyString};
+use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString};
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::Cost;
@@ -29,6 +29,7 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// A whole number from `least` to `most`. An integral float counts as one.
+#[inline]
 pub fn whole(name: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
     let wrong =
         || PyValueError::new_err(format!("{name} must be a whole number from {least} to {most}, not {}", shown(value)));
@@ -94,7 +95,7 @@ pub fn key(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Some(text.to_cow()?.into_owned()));
     }
-    if value.is_instance_of::<pyo3::types::PyInt>() {
+    if value.is_instance_of::<PyInt>() {
         return Ok(Some(value.str()?.to_string()));
     }
     Err(PyTypeError::new_err(format!("key must be a str, an int or None, not {}", shown(value))))
