@@ -5,7 +5,7 @@ Threads park in Python, on a lock, so that signals reach them: a sleep in Rust w
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,10 +79,9 @@ class _TrioLock:
         self._trio = trio
 
     def release(self) -> None:
-        try:
+        # The task that slept here may be gone with its run; it gave back what it had.
+        with contextlib.suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(self._event.set)
-        except self._trio.RunFinishedError:
-            pass  # the task that slept here is gone with its run, and gave back what it had
 
     async def sleep(self, seconds: float) -> None:
         if seconds < 0:
@@ -103,7 +102,3 @@ async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
 async def given(permit: Permit) -> Permit:
     """Give a permit that is there already."""
     return permit
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.after_fork)

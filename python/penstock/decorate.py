@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock._core import Permit
 from penstock.usage import Usage, usage_of
@@ -75,6 +74,8 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
+    import inspect  # slow to import, and whoever has a function to decorate has it already
+
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
     target: Any = function
@@ -91,7 +92,7 @@ def decorate(terms: Terms, function: F) -> F:
         wrapped = _coroutine(terms, function)
     else:
         wrapped = _function(terms, function)
-    return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+    return cast("F", functools.wraps(function)(wrapped))
 
 
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +100,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
     abegin = None if scope is None else scope.abegin
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+        permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
         if permit.__class__ is not Permit:
             permit = await permit
         try:
@@ -123,7 +124,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     begin = None if scope is None else scope.begin
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
         try:
             result = function(*args, **kwargs)
             if result.__class__ is GeneratorType:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from penstock import _core, _parking, decorate, fanout
+import penstock._parking  # noqa: F401  the core calls it by name: imported here, no wait and no fork meets an import
+from penstock import _core, decorate
 from penstock.stats import Level, Stats
-
-assert _parking  # noqa: S101
 
 if TYPE_CHECKING:
     import asyncio
@@ -116,6 +116,8 @@ class Limiter(_core.Limiter):
         Raises:
             ValueError: when ``tokens`` is a sequence of another length than the awaitables.
         """
+        from penstock import fanout  # asyncio is slow to import; who calls this has it already
+
         return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
 
     def map(
@@ -142,6 +144,8 @@ class Limiter(_core.Limiter):
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
         """
+        from penstock import fanout
+
         return fanout.map_in_threads(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
@@ -161,6 +165,8 @@ class Limiter(_core.Limiter):
         A task is made only for a call that is admitted: a million items need no million tasks. Arguments as in `map`;
         the first exception cancels the calls under way.
         """
+        from penstock import fanout
+
         return await fanout.amap(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
@@ -179,6 +185,8 @@ class Limiter(_core.Limiter):
 
         Leaving the loop early cancels the calls under way.
         """
+        from penstock import fanout
+
         return fanout.astream(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
@@ -188,3 +196,7 @@ class Limiter(_core.Limiter):
         numbers = self.snapshot()
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.after_fork)

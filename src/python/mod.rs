@@ -30,13 +30,15 @@ mod _core {
     #[pymodule_export]
     use super::waiter::{Acquire, Waiter};
 
-    /// Estimates the tokens of a text without a tokenizer.
+    /// About how many tokens a text has, told without a tokenizer.
     #[pyfunction]
     fn estimate_tokens(text: &str) -> u64 {
         crate::estimate::estimate_tokens(text)
     }
 
-    /// What a forked child must do before it uses a limiter: the calls under way and those that wait are the parent's.
+    /// What a forked child does before it uses a limiter.
+    ///
+    /// The calls under way and those that wait are the parent's: the child's limiters start with none.
     #[pyfunction]
     fn after_fork(py: Python<'_>) {
         super::driver::after_fork(py);
@@ -54,7 +56,7 @@ mod _core {
         crate::clock::freeze();
     }
 
-    /// Moves a frozen clock forward by so many seconds.
+    /// Moves a frozen clock forward by so many seconds; without effect on one that runs.
     #[pyfunction]
     fn clock_advance(seconds: &super::Bound<'_, super::PyAny>) -> PyResult<()> {
         crate::clock::advance(super::convert::seconds("seconds", seconds)?);

@@ -22,6 +22,7 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from penstock.testing.provider import FakeProvider, request_cost
 from penstock.testing.provider.dialect import Problem
 from penstock.testing.provider.openai import OpenAI as Dialect

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.testing.provider.enforcer import Enforcer, FixedWindow, RollingWindow, SubWindows, TokenBucket
 from penstock.testing.provider.headers import go_duration, quota_headers, refusal_message, retry_headers
 from penstock.testing.provider.latency import Latency, NetworkJitter
