@@ -4,12 +4,15 @@
 //! rounded, and the path of an admission has multiplications only; the one division is paid by those who must wait.
 
 use crate::clock::Nanos;
+use crate::pace::{FULL, Permille};
 use crate::rate::Rate;
 
 /// A token bucket. Starts full.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     amount: i128,
+    /// What a nanosecond refills at the present speed; at full speed the amount.
+    flow: i128,
     period: i128,
     capacity: i128,
     level: i128,
@@ -21,7 +24,8 @@ impl Bucket {
     pub fn new(rate: &Rate, now: Nanos) -> Self {
         let period = i128::from(rate.period());
         let capacity = i128::from(rate.burst()) * period;
-        Self { amount: i128::from(rate.amount()), period, capacity, level: capacity, last: now }
+        let amount = i128::from(rate.amount());
+        Self { amount, flow: amount, period, capacity, level: capacity, last: now }
     }
 
     /// The level at `at`; the past is not reconstructed: before the last charge it is the level after it.
@@ -31,7 +35,7 @@ impl Bucket {
         // 2^64 ns of 10^15 tokens is below 2^114, and no level is deeper than 2^120: nothing here can overflow.
         // A grant comes on a whole nanosecond, up to one late; what that one refills is kept beyond the capacity, or a
         // burst of 1 at 7e9 per minute would run 5 % slow.
-        (self.level + elapsed * self.amount).min(self.capacity + self.amount - 1)
+        (self.level + elapsed * self.flow).min(self.capacity + self.amount - 1)
     }
 
     #[inline]
@@ -74,7 +78,7 @@ impl Bucket {
         if short <= 0 {
             return start.max(from);
         }
-        let wait = short / self.amount + i128::from(short % self.amount != 0);
+        let wait = short / self.flow + i128::from(short % self.flow != 0);
         start.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
     }
 
@@ -91,6 +95,18 @@ impl Bucket {
         self.level = (self.level + i128::from(amount) * self.period).min(self.capacity);
     }
 
+    /// Refills at this many thousandths of the rate from here on.
+    pub fn set_speed(&mut self, speed: Permille, now: Nanos) {
+        self.move_to(now);
+        self.flow = (self.amount * i128::from(speed) / i128::from(FULL)).max(1);
+    }
+
+    /// Holds at most `amount` at `at`, and refills from there: what could have left before that is not saved up.
+    pub fn drain(&mut self, amount: u64, at: Nanos) {
+        self.move_to(at);
+        self.level = self.level.min(i128::from(amount) * self.period);
+    }
+
     /// Whole tokens that could leave now; negative when in debt.
     pub fn available(&self, now: Nanos) -> i64 {
         let tokens = self.level_at(now.max(self.last)).div_euclid(self.period);
@@ -102,14 +118,18 @@ impl Bucket {
         self.level_at(now) >= self.capacity
     }
 
-    /// Goes on as another rate. What was spent stays spent, token for token; a larger burst starts with the room that
-    /// the smaller one had.
+    /// Goes on as another rate. What was spent stays spent, to the part of a token, so that changing often forgives
+    /// nothing; a larger burst starts with the room that the smaller one had.
     pub fn change(&mut self, rate: &Rate, now: Nanos) {
         self.move_to(now);
-        let spent = (self.capacity - self.level).div_euclid(self.period);
         let full = Self::new(rate, now);
-        self.level = (full.capacity - spent * full.period).max(-FLOOR);
+        let spent = self.capacity - self.level;
+        let (tokens, part) = (spent.div_euclid(self.period), spent.rem_euclid(self.period));
+        // A part is below 2^55 units, and so is a period: their product is far from the end of the integer.
+        let part = (part * full.period + self.period - 1).div_euclid(self.period);
+        self.level = (full.capacity - tokens.saturating_mul(full.period).saturating_add(part)).max(-FLOOR);
         self.amount = full.amount;
+        self.flow = full.flow;
         self.period = full.period;
         self.capacity = full.capacity;
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::bucket::Bucket;
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
+use crate::pace::{FULL, Pace, Permille};
 use crate::rate::Rate;
 use crate::window::Window;
 
@@ -48,18 +49,26 @@ pub struct Level {
 #[derive(Clone, Debug)]
 struct Account {
     dimension: Dimension,
+    /// What was configured; no answer of the provider raises the rate above it.
+    configured: Rate,
     rate: Rate,
     bucket: Bucket,
     window: Option<Window>,
     /// Until when the guard last held a call back. The bucket must not run on times before that: it would save up, for
     /// one large burst, what the guard did not let go.
     held: Nanos,
+    /// Nothing that is charged to this rate leaves before this time.
+    cooldown: Nanos,
+    pace: Pace,
+    /// When the newest call left whose answer said what is left: what older calls' answers say is no news.
+    heard: Nanos,
 }
 
 impl Account {
     fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
         let (bucket, window) = (Bucket::new(&rate, now), Self::guard(&rate, jitter));
-        Self { dimension, rate, bucket, window, held: 0 }
+        let (configured, pace) = (rate, Pace::default());
+        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, heard: 0 }
     }
 
     fn guard(rate: &Rate, jitter: Option<Nanos>) -> Option<Window> {
@@ -73,11 +82,11 @@ impl Account {
 
     #[inline]
     fn due(&mut self, cost: u64, from: Nanos, now: Nanos) -> Nanos {
-        let at = self.bucket.earliest(cost, from);
-        let Some(window) = &mut self.window else { return at };
         if cost == 0 {
-            return at;
+            return from;
         }
+        let at = self.bucket.earliest(cost, from).max(self.cooldown);
+        let Some(window) = &mut self.window else { return at };
         window.expire(now);
         if window.fits(cost) {
             return at.max(self.held.min(now));
@@ -87,12 +96,16 @@ impl Account {
     }
 
     fn earliest_behind(&self, ahead: u64, cost: u64, from: Nanos) -> Nanos {
-        let at = self.bucket.earliest_behind(ahead, cost, from);
+        if cost == 0 {
+            return from;
+        }
+        let at = self.bucket.earliest_behind(ahead, cost, from).max(self.cooldown);
         self.window.as_ref().map_or(at, |window| window.earliest_behind(ahead, cost, from).max(at))
     }
 
     #[inline]
     fn charge(&mut self, cost: u64, due: Nanos, now: Nanos) {
+        self.pace.sent(cost);
         if let Some(window) = &mut self.window {
             self.bucket.charge(cost, due);
             window.charge(cost, now);
@@ -121,6 +134,7 @@ impl Account {
 
     fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
         self.bucket.change(&rate, now);
+        self.bucket.set_speed(self.pace.speed(), now);
         let guard = Self::guard(&rate, jitter);
         self.window = match (self.window.take(), guard) {
             (Some(mut window), Some(fresh)) => {
@@ -131,6 +145,71 @@ impl Account {
         };
         self.rate = rate;
     }
+}
+
+impl Account {
+    /// What is saved up beyond `requested` is not there when a cooldown ends.
+    fn drain(&mut self, until: Nanos, requested: u64) {
+        let second = u128::from(self.rate.amount()) * u128::from(SECOND) / u128::from(self.rate.period());
+        let kept = u64::try_from(second).unwrap_or(u64::MAX).max(requested).max(1);
+        self.bucket.drain(kept, until);
+    }
+
+    fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos, jitter: Option<Nanos>) {
+        if let Some(limit) = told.limit.filter(|&limit| limit > 0) {
+            let amount = limit.min(self.configured.amount());
+            if amount != self.rate.amount()
+                && let Some(rate) = self.configured.with_amount(amount)
+            {
+                self.change(rate, jitter, now);
+            }
+        }
+        let Some(left) = told.remaining else { return };
+        if sent_at < self.heard {
+            return;
+        }
+        self.heard = sent_at;
+        let amount = self.rate.amount();
+        // What has left since is not in that number; nor is what has flown in.
+        let elapsed = u128::from(now.saturating_sub(sent_at).min(self.rate.period()));
+        let refilled = elapsed * u128::from(amount) / u128::from(self.rate.period());
+        let since = self.window.as_ref().map_or(0, |window| window.charged_since(sent_at));
+        let news = left.saturating_add(u64::try_from(refilled).unwrap_or(u64::MAX)).saturating_sub(since).min(left);
+        // What this process's own use leaves. A bucket that paces says nothing about it, a full-sized one does.
+        let own = match &self.window {
+            Some(window) => window.available(now),
+            None if self.rate.burst() == amount => u64::try_from(self.bucket.available(now)).unwrap_or(0),
+            None => amount,
+        };
+        let unexplained = own.saturating_sub(news);
+        let shared = unexplained > (amount / 50).max(1);
+        if shared {
+            self.bucket.drain(news, now);
+            if let Some(window) = &mut self.window {
+                window.charge(unexplained, now);
+            }
+        }
+        self.pace.left(news, amount, shared, self.rate.period(), now);
+        self.bucket.set_speed(self.pace.speed(), now);
+    }
+}
+
+/// What an answer says of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What is limited.
+    pub dimension: Dimension,
+    /// How much may leave in the period.
+    pub limit: Option<u64>,
+    /// How much of it was left.
+    pub remaining: Option<u64>,
+    /// The period, in nanoseconds, if it is known.
+    pub period: Option<Nanos>,
+}
+
+/// Whether two periods are the same but for rounding.
+fn nearly(one: Nanos, other: Nanos) -> bool {
+    one.abs_diff(other) <= other / 50
 }
 
 /// The rates of a limiter, charged together or not at all.
@@ -147,6 +226,11 @@ impl Ledger {
     pub fn new(rates: &[(Dimension, Rate)], jitter: Option<Nanos>, now: Nanos) -> Self {
         let accounts = rates.iter().map(|&(dimension, rate)| Account::new(dimension, rate, jitter, now)).collect();
         Self { accounts, jitter, cooldown: 0 }
+    }
+
+    /// Whether there is no rate at all.
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
     }
 
     /// Whether there is a rate of this dimension.
@@ -179,7 +263,10 @@ impl Ledger {
         }
         for account in &mut self.accounts {
             let amount = cost.get(account.dimension);
-            if !account.bucket.fits(amount, now) {
+            if amount == 0 {
+                continue;
+            }
+            if now < account.cooldown || !account.bucket.fits(amount, now) {
                 return false;
             }
             if let Some(window) = &mut account.window {
@@ -235,6 +322,61 @@ impl Ledger {
     /// Lets nothing leave before `until`. A cooldown is never shortened by another.
     pub fn cool_down(&mut self, until: Nanos) {
         self.cooldown = self.cooldown.max(until);
+        for account in &mut self.accounts {
+            account.drain(until, 0);
+        }
+    }
+
+    /// Lets nothing leave before `until` that is charged in `dimension`; nothing at all if no rate counts that. Then a
+    /// call of `requested` may leave at once, and the rest as the rate allows: whoever waited does not leave in a herd.
+    pub fn cool_down_in(&mut self, dimension: Dimension, until: Nanos, requested: u64) {
+        if !self.counts(dimension) {
+            return self.cool_down(until);
+        }
+        for account in self.accounts.iter_mut().filter(|account| account.dimension == dimension) {
+            account.cooldown = account.cooldown.max(until);
+            account.drain(until, requested);
+        }
+    }
+
+    /// The provider is overloaded: every rate slows.
+    pub fn overloaded(&mut self, now: Nanos) {
+        for account in &mut self.accounts {
+            account.pace.overloaded(now);
+            account.bucket.set_speed(account.pace.speed(), now);
+        }
+    }
+
+    /// A call succeeded: rates that were slowed get faster again, if calls use what there is.
+    pub fn succeeded(&mut self, now: Nanos) {
+        for account in &mut self.accounts {
+            if account.pace.succeeded(account.rate.amount(), account.rate.period(), now) {
+                account.bucket.set_speed(account.pace.speed(), now);
+            }
+        }
+    }
+
+    /// Takes in what an answer says of a limit, to a call that left at `sent_at`: the lower of it and of what was
+    /// configured holds, and what is left counts if it is less than this process's own use explains.
+    pub fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos) {
+        let jitter = self.jitter;
+        let same = |account: &&mut Account| {
+            account.dimension == told.dimension
+                && told.period.is_none_or(|period| nearly(period, account.rate.period()))
+        };
+        // Without a period it can only be meant for a rate that is alone in its dimension.
+        let rates = self.accounts.iter().filter(|account| account.dimension == told.dimension).count();
+        if told.period.is_none() && rates != 1 {
+            return;
+        }
+        for account in self.accounts.iter_mut().filter(same) {
+            account.learn(told, sent_at, now, jitter);
+        }
+    }
+
+    /// The speed of the slowest rate, in thousandths of what was configured.
+    pub fn speed(&self) -> Permille {
+        self.accounts.iter().map(|account| account.pace.speed()).min().unwrap_or(FULL)
     }
 
     /// The time before which nothing leaves, 0 if there never was one.
@@ -243,21 +385,32 @@ impl Ledger {
     }
 
     /// Replaces the rates of one dimension; no rate means that it is no longer counted. A rate that stays keeps what
-    /// was charged to it.
+    /// was charged to it, wherever it is named; one of the same period goes on from there; then any other.
     pub fn update(&mut self, dimension: Dimension, rates: &[Rate], now: Nanos) {
-        let mut fresh = rates.iter();
-        let jitter = self.jitter;
+        let mut fresh = rates.to_vec();
+        let mut next: Vec<Option<Rate>> = vec![None; self.accounts.len()];
+        let alike: [fn(&Rate, &Rate) -> bool; 3] = [|a, b| a == b, |a, b| a.period() == b.period(), |_, _| true];
+        for alike in alike {
+            let waiting = self.accounts.iter().zip(&mut next);
+            for (account, next) in waiting.filter(|(account, next)| account.dimension == dimension && next.is_none()) {
+                let found = fresh.iter().position(|rate| alike(rate, &account.configured));
+                *next = found.map(|index| fresh.remove(index));
+            }
+        }
+        let (jitter, mut next) = (self.jitter, next.into_iter());
         self.accounts.retain_mut(|account| {
+            let next = next.next().flatten();
             if account.dimension != dimension {
                 return true;
             }
-            let Some(&rate) = fresh.next() else { return false };
-            if rate != account.rate {
+            let Some(rate) = next else { return false };
+            if rate != account.configured {
+                account.configured = rate;
                 account.change(rate, jitter, now);
             }
             true
         });
-        let added = fresh.map(|&rate| Account::new(dimension, rate, jitter, now));
+        let added = fresh.into_iter().map(|rate| Account::new(dimension, rate, jitter, now));
         self.accounts.extend(added);
     }
 

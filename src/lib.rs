@@ -98,6 +98,7 @@ pub mod estimate;
 pub mod gate;
 pub mod keys;
 pub mod ledger;
+pub mod pace;
 pub mod provider;
 #[cfg(feature = "python")]
 mod python;

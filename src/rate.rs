@@ -91,6 +91,14 @@ impl Rate {
         Self { window, ..self }
     }
 
+    /// The same rate with another amount, and a burst in proportion.
+    pub fn with_amount(self, amount: u64) -> Option<Self> {
+        let burst = u128::from(self.burst) * u128::from(amount) / u128::from(self.amount);
+        let burst = u64::try_from(burst).unwrap_or(u64::MAX).max(1);
+        let rate = Self::new(amount, self.period).ok()?.with_burst(burst.min(amount)).ok()?;
+        Some(rate.with_window(self.window))
+    }
+
     /// How much may leave in a period.
     pub fn amount(&self) -> u64 {
         self.amount

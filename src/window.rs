@@ -129,6 +129,12 @@ impl Window {
         true
     }
 
+    /// What was charged after `since`, as far as slices tell: at least that much.
+    pub fn charged_since(&self, since: Nanos) -> u64 {
+        let later = self.slices.iter().rev().take_while(|slice| slice.last > since);
+        later.map(|slice| slice.amount).fold(0, u64::saturating_add)
+    }
+
     /// What could leave at `now` without exceeding the amount.
     pub fn available(&self, now: Nanos) -> u64 {
         let expired = self.slices.iter().take_while(|slice| slice.last.saturating_add(self.span) <= now);

@@ -4,20 +4,24 @@ This file is written by hand; ``python -m mypy.stubtest penstock._core`` holds i
 ``tests/python/test_stubs.py`` holds its first lines against what ``help()`` shows.
 """
 
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, final, type_check_only
+from typing import Any, Literal, Protocol, TypeAlias, final, type_check_only
 
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
     "Acquire",
+    "Attempts",
     "Cost",
     "Limiter",
     "Permit",
     "Rate",
+    "RetryBudget",
+    "RetryPolicy",
     "Scope",
+    "Verdict",
     "Waiter",
     "after_fork",
     "clock_advance",
@@ -26,12 +30,20 @@ __all__ = [
     "clock_now",
     "clock_thaw",
     "estimate_tokens",
+    "read_answer",
 ]
 
 # A limit of one dimension: an amount per minute, a rate, or a list or tuple of these; None is no limit.
 _Limit: TypeAlias = float | Rate | Sequence[float | Rate] | None
 _Key: TypeAlias = str | int | None
 _Seconds: TypeAlias = float | timedelta
+_Text: TypeAlias = str | bytes
+_Dimension: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]
+
+# Headers, with several values of one name where a library keeps them apart.
+@type_check_only
+class _Headers(Protocol):
+    def items(self) -> Iterable[tuple[Any, Any]]: ...
 
 @type_check_only
 class _Lock(Protocol):
@@ -307,6 +319,31 @@ class Limiter:
             TypeError, ValueError: for an argument that cannot be.
         """
 
+    def observe(
+        self, status: int, headers: _Headers | Iterable[tuple[_Text, _Text]] | None, body: object = None
+    ) -> Verdict:
+        """Tells the limiter what the provider said; gives what that means, as a `Verdict`.
+
+        A stated wait holds back everyone who would be refused, not only the call that was told; limits that headers
+        name are taken into account. What governs calls does this by itself.
+
+        Args:
+            status: the HTTP status; 0 for no answer at all.
+            headers: of the answer, as a mapping or pairs; None when nobody knows them.
+            body: of the answer: bytes, str, or what ``json.dumps`` takes.
+
+        Raises:
+            TypeError, ValueError: for anything else, with the argument's name and value.
+        """
+
+    def heed(self, verdict: Verdict, permit: Permit | None = None) -> None:
+        """Takes in what an answer means to the call that left with `permit`.
+
+        Args:
+            verdict: what the answer means.
+            permit: the call's permit; by default the one that encloses this code.
+        """
+
     def cooldown(self, seconds: _Seconds) -> None:
         """Lets nothing leave for so many seconds (or a timedelta), for all who wait and all who come.
 
@@ -341,6 +378,112 @@ class Limiter:
     def __exit__(self, *_error: object) -> None: ...
     def __aenter__(self) -> Awaitable[Permit]: ...
     def __aexit__(self, *_error: object) -> Awaitable[None]: ...
+
+@final
+class Verdict:
+    """What an answer of a provider means, with the wait that it stated.
+
+    Read from status, headers and body by the provider's own rules, which differ more than their documentation says:
+    docs/verdicts.md has the table, and the sources.
+    """
+
+    @property
+    def kind(
+        self,
+    ) -> Literal["ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted", "fatal"]:
+        """What kind of answer it is: "ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted" or "fatal"."""
+
+    @property
+    def wait(self) -> float | None:
+        """The wait that the provider stated, in seconds; None if it stated none."""
+
+    @property
+    def dimension(self) -> _Dimension | None:
+        """What was short: "requests", "tokens", "input_tokens", "output_tokens", or None if that is not known."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call can succeed later."""
+
+    @property
+    def resets_at(self) -> float | None:
+        """When a spent quota is there again, in seconds since 1970; None if that is not known."""
+
+    @property
+    def code(self) -> str | None:
+        """The provider's own word for the failure, such as "rate_limit_exceeded"."""
+
+    @property
+    def detail(self) -> str | None:
+        """The provider's own sentence about it."""
+
+    @property
+    def provider(self) -> str:
+        """Whose answer it is, as far as it can be told: "openai", "azure", ..., "unknown"."""
+
+    @property
+    def charged(self) -> Literal["nothing", "requests", "all"]:
+        """What the provider counts of a call that failed so: "nothing", "requests", or "all".
+
+        A call that the provider may have run is counted in full.
+        """
+
+@final
+class RetryBudget:
+    """The share of calls in flight that may be retries: what keeps retries from flooding a provider that is down.
+
+    One budget may be shared by several `Retry`. In a forked child it starts anew.
+
+    Args:
+        ratio: retries in flight per call in flight, from 0 to 100.
+        minimum: how many retries may be in flight however few calls are.
+        per_minute: how many retries may begin in a minute, at least 1; None does not bound that.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+    """
+
+    def __new__(cls, ratio: float = 0.2, minimum: int = 3, per_minute: int | None = None) -> Self: ...
+    def account(self) -> tuple[int, int, int, int]:
+        """Calls in flight, retries in flight, retries granted and retries suppressed so far."""
+
+@final
+class RetryPolicy:
+    """How often, how late and how spread out a failed call is tried again."""
+
+    def __new__(
+        cls,
+        attempts: int,
+        initial: float,
+        factor: float,
+        max_delay: float,
+        jitter: str | None,
+        deadline: float | None,
+        seed: int,
+    ) -> Self: ...
+    def decide(
+        self, attempts: Attempts, verdict: Verdict | None, wait: float | None, streamed: bool, spread: bool
+    ) -> tuple[float | None, str | None]:
+        """What to do after a failed attempt: the seconds to wait and None, or None and the reason to stop.
+
+        Args:
+            attempts: how far the call has come; it is told of the retry.
+            verdict: what the failure means; None for one that is retried though nothing is known of it.
+            wait: the seconds that the caller asks for.
+            streamed: whether a part of the answer was seen already: then there is no retry.
+            spread: whether nothing but chance keeps calls that were told the same wait from returning together.
+        """
+
+@final
+class Attempts:
+    """How far one call has come. Dropped or ended, it gives its places in the budget back."""
+
+    def __new__(cls, budget: RetryBudget | None = None) -> Self: ...
+    def end(self) -> None:
+        """The call is over."""
+
+    def told(self) -> tuple[int, list[float]]:
+        """Attempts made so far, and the seconds waited between them."""
 
 @final
 class Waiter:
@@ -385,6 +528,24 @@ class Acquire:
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has, told without a tokenizer."""
+
+def read_answer(
+    status: int,
+    headers: _Headers | Iterable[tuple[_Text, _Text]] | None = None,
+    body: object = None,
+    provider: str | None = None,
+) -> Verdict:
+    """What an answer of a provider means; without effect on any limiter.
+
+    Args:
+        status: the HTTP status; 0 for no answer at all.
+        headers: of the answer, as a mapping or pairs; None when nobody knows them.
+        body: of the answer: bytes, str, or what ``json.dumps`` takes.
+        provider: whose answer it is, if that is known; otherwise it is told from the headers and the body.
+
+    Raises:
+        TypeError, ValueError: for anything else, with the argument's name and value.
+    """
 
 def after_fork() -> None:
     """What a forked child does before it uses a limiter.

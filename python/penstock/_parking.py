@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _core
@@ -102,3 +103,20 @@ async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
 async def given(permit: Permit) -> Permit:
     """Give a permit that is there already."""
     return permit
+
+
+def pause(seconds: float) -> None:
+    """Sleep in a thread, between two attempts."""
+    if seconds > 0:
+        time.sleep(seconds)
+
+
+async def apause(seconds: float) -> None:
+    """Sleep in a task, between two attempts."""
+    trio = sys.modules.get("trio")
+    if trio is not None and _in_trio(trio):
+        await trio.sleep(seconds)
+    else:
+        import asyncio  # costs 20 ms, and whoever has a loop has it already
+
+        await asyncio.sleep(seconds)

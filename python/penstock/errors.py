@@ -57,6 +57,23 @@ class QueueFull(PenstockError):
         return type(self), (str(self), self.waiting)
 
 
+class QuotaExhausted(PenstockError):
+    """The provider said that a quota is spent: a daily limit, the account's credit. No wait that fits a call helps.
+
+    One call every 30 seconds is let through to see whether it is back.
+
+    Attributes:
+        resets_at: when it resets, in seconds since 1970; None when the provider did not say.
+    """
+
+    def __init__(self, message: str, resets_at: float | None = None) -> None:
+        super().__init__(message)
+        self.resets_at = resets_at
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (str(self), self.resets_at)
+
+
 class BudgetExceeded(PenstockError):
     """A block has used up its `penstock.budget`.
 

@@ -41,6 +41,8 @@ class Stats(NamedTuple):
         waited_p99: seconds that 99 of 100 calls waited at most.
         waited_max: the longest wait, in seconds.
         cooldown: seconds until anything may leave again; 0 when nothing holds it.
+        speed: how fast the slowest rate runs, from 0 to 1: below 1 when the provider is overloaded, or when others use
+            the same quota.
         concurrency: how many calls may be under way at once, None when that is not bounded.
         keys: keys that are remembered.
         levels: how each rate stands.
@@ -59,6 +61,7 @@ class Stats(NamedTuple):
     waited_p99: float
     waited_max: float
     cooldown: float
+    speed: float
     concurrency: int | None
     keys: int
     levels: tuple[Level, ...]
@@ -96,4 +99,6 @@ class Stats(NamedTuple):
         ]
         if self.cooldown > 0:
             lines.append(f"  cooling down for another {self.cooldown:.1f} s")
+        if self.speed < 1:
+            lines.append(f"  slowed to {self.speed:.0%} of what was configured")
         return "\n".join(lines)

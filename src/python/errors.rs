@@ -14,6 +14,7 @@ use super::convert::to_seconds;
 
 static ACQUIRE_TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static COST_EXCEEDS_LIMIT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static QUOTA_EXHAUSTED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static QUEUE_FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 fn raise<A>(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, args: A) -> PyErr
@@ -39,6 +40,12 @@ pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
                 format!("no permit in time: limiter {limiter:?} has room in {wait} seconds at the earliest")
             };
             raise(py, &ACQUIRE_TIMEOUT, "AcquireTimeout", (message, to_seconds(*wait)))
+        }
+        Refusal::Exhausted(exhausted) => {
+            #[allow(clippy::cast_precision_loss)] // milliseconds since 1970 fit
+            let resets_at = exhausted.resets_at.map(|at| at as f64 / 1e3);
+            let message = format!("{refusal}; limiter {limiter:?} tries one call every 30 seconds until it is back");
+            raise(py, &QUOTA_EXHAUSTED, "QuotaExhausted", (message, resets_at))
         }
         Refusal::QueueFull(waiting) => {
             let message = format!("{refusal}; limiter {limiter:?}");

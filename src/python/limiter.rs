@@ -11,6 +11,7 @@ use crate::clock;
 use crate::cost::Dimension;
 use crate::gate::Config;
 use crate::keys::PerKey;
+use crate::pace::FULL;
 use crate::rate;
 
 use super::convert::{given, optional_seconds, seconds, shown, to_seconds, whole};
@@ -19,6 +20,7 @@ use super::permit::Permit;
 use super::rate::rates;
 use super::request::{Given, Request};
 use super::scope::{self, Blocks, Ready, Scope};
+use super::verdict::Verdict;
 use super::waiter::Acquire;
 
 type Any<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
@@ -288,6 +290,36 @@ impl Limiter {
         Ok(())
     }
 
+    /// Tells the limiter what the provider said; gives what that means, as a `Verdict`.
+    ///
+    /// A stated wait holds back everyone who would be refused. `status` is the HTTP status, 0 for no answer at all;
+    /// `headers` a mapping or pairs, None when nobody knows them; `body` bytes, str, or what json.dumps takes. Raises
+    /// `TypeError` or `ValueError` for anything else.
+    #[pyo3(signature = (status, headers, body=None))]
+    fn observe(
+        &self,
+        py: Python<'_>,
+        status: &Bound<'_, PyAny>,
+        headers: Any<'_, '_>,
+        body: Any<'_, '_>,
+    ) -> PyResult<Verdict> {
+        let verdict = Verdict::read(status, headers, body, None)?;
+        self.heed(py, &verdict, None);
+        Ok(verdict)
+    }
+
+    /// Takes in what an answer means to the call that left with `permit`.
+    ///
+    /// By default that is the permit that encloses this code.
+    #[pyo3(signature = (verdict, permit=None))]
+    fn heed(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
+        let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
+        let sent_at = permit.or(enclosing.as_ref().map(Py::get)).map(Permit::charged_at);
+        let mut settled = Vec::new();
+        self.driver.gate.lock().observe(clock::now(), &verdict.0, sent_at, &mut settled);
+        self.driver.settle(py, settled);
+    }
+
     /// Changes limits while calls run and wait; what is not named stays, None takes a limit away.
     ///
     /// What was charged before counts against the new rates. Raises `TypeError` or `ValueError`, and then changes nothing.
@@ -337,7 +369,7 @@ impl Limiter {
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.driver.sweep_closed(py);
         let now = clock::now();
-        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, waits) = {
+        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, speed, waits) = {
             let mut gate = self.driver.gate.lock();
             let counts = gate.counts();
             let waits = gate.waits();
@@ -346,7 +378,9 @@ impl Limiter {
             let waits = (waits.total() as f64 / 1e9, quantile(0.5), quantile(0.99), to_seconds(waits.max()));
             let (in_flight, waiting) = (gate.in_flight(), gate.waiting());
             let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
-            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), waits)
+            #[allow(clippy::cast_precision_loss)]
+            let speed = gate.speed() as f64 / FULL as f64;
+            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), speed, waits)
         };
         let dict = PyDict::new(py);
         dict.set_item("name", &self.driver.name)?;
@@ -362,6 +396,7 @@ impl Limiter {
         dict.set_item("waited_p99", waits.2)?;
         dict.set_item("waited_max", waits.3)?;
         dict.set_item("cooldown", cooldown)?;
+        dict.set_item("speed", speed)?;
         dict.set_item("concurrency", concurrency)?;
         dict.set_item("keys", keys)?;
         let levels = levels.into_iter().map(|level| {

@@ -9,7 +9,9 @@ mod nesting;
 mod permit;
 mod rate;
 mod request;
+mod retry;
 mod scope;
+mod verdict;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -26,7 +28,11 @@ mod _core {
     #[pymodule_export]
     use super::rate::Rate;
     #[pymodule_export]
+    use super::retry::{Attempts, RetryBudget, RetryPolicy};
+    #[pymodule_export]
     use super::scope::Scope;
+    #[pymodule_export]
+    use super::verdict::{Verdict, read_answer};
     #[pymodule_export]
     use super::waiter::{Acquire, Waiter};
 
@@ -42,6 +48,7 @@ mod _core {
     #[pyfunction]
     fn after_fork(py: Python<'_>) {
         super::driver::after_fork(py);
+        super::retry::after_fork();
     }
 
     /// The process's monotonic clock, in seconds: virtual while frozen.

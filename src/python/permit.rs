@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::clock;
+use crate::clock::{self, Nanos};
 use crate::cost;
 use crate::gate::Grant;
 
@@ -113,6 +113,11 @@ impl Permit {
         std::mem::replace(&mut held.cover, false).then_some(held.grant.cost)
     }
 
+    /// When its call left.
+    pub fn charged_at(&self) -> Nanos {
+        self.held.lock().grant.charged_at
+    }
+
     /// Whether it was given back.
     pub fn is_released(&self) -> bool {
         self.held.lock().released
@@ -139,7 +144,9 @@ impl Permit {
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
-            (held.grant, held.token.take())
+            let grant = held.grant;
+            held.grant = grant.released();
+            (grant, held.token.take())
         };
         if let Some(token) = token {
             self.driver.nesting.leave(py, token);

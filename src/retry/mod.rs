@@ -22,5 +22,4 @@ pub use memory::Memory;
 pub use policy::{Decision, Failure, FailureKind, Policy, Progress, StopReason};
 pub use random::Random;
 
-/// Nanoseconds: a length of time, or a reading of a monotonic clock.
-pub type Nanos = u64;
+pub use crate::clock::Nanos;

@@ -1,0 +1,345 @@
+"""`Retry`: one owner of retries."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from penstock import _parking
+from penstock._core import Attempts, RetryBudget, RetryPolicy
+from penstock.errors import PenstockError
+from penstock.failures import annotate, verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from penstock._core import Permit, Verdict
+    from penstock.limiter import Limiter
+
+F = TypeVar("F", bound=Callable[..., Any])
+On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], Any] | None
+
+#: Where an exception carries what its retries came to; whoever sees it does not retry again.
+_MARK = "penstock"
+
+
+@dataclasses.dataclass(frozen=True)
+class GaveUp:
+    """What the retries of a call came to; the exception that is raised in the end carries it as ``error.penstock``.
+
+    Attributes:
+        attempts: how many were made.
+        waits: the seconds waited before each attempt but the first.
+        reason: why there was no further one.
+    """
+
+    attempts: int
+    waits: tuple[float, ...]
+    reason: str
+
+
+class Retry:
+    """How often, how late and how spread out a failed call is tried again.
+
+    As a decorator of functions, coroutines, generators and async generators; as ``limit(retry=...)``, where every
+    attempt passes the limiter again; and as a loop::
+
+        for attempt in Retry():          # or: async for attempt in Retry():
+            with attempt:
+                response = call()
+
+    A failure is retried when what the provider said allows it (see `Verdict`): never a spent quota, a request that is
+    too large or wrong, or a stream that has begun. A wait that the provider states is a floor; where it states none,
+    the delay grows from ``initial`` by ``factor`` up to ``max_delay``, with jitter. In the end the original exception is
+    raised; ``error.penstock`` says what was tried. A `Retry` around another leaves alone what that gave up.
+
+    Args:
+        attempts: how many attempts a call makes at most, the first included.
+        initial: seconds before the second attempt, at most.
+        factor: by how much the delay grows from attempt to attempt.
+        max_delay: seconds that a delay grows to at most. A stated wait is not shortened: one above this and above five
+            minutes is not waited for at all.
+        jitter: ``"full"``, ``"equal"``, ``"decorrelated"`` or None.
+        deadline: seconds after the start of the first attempt in which the last must start.
+        on: what to retry besides failures of providers: an exception class or several; or a function of the exception
+            that gives True, False, None (as without it), or the seconds to wait.
+        budget: the share of calls that may be retries; by default one for each limiter, or for this `Retry` where there
+            is no limiter: 20 % of calls in flight, at least 3.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+    """
+
+    __slots__ = ("_budget", "_on", "_own", "_policy", "_shown")
+
+    def __init__(
+        self,
+        attempts: int = 5,
+        *,
+        initial: float = 1.0,
+        factor: float = 2.0,
+        max_delay: float = 60.0,
+        jitter: str | None = "full",
+        deadline: float | None = None,
+        on: On = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
+        if on is not None and not callable(on) and not _are_exceptions(on):
+            raise TypeError(f"on must be an exception class, a tuple of these, a function or None, not {on!r}")
+        if budget is not None and not isinstance(budget, RetryBudget):
+            raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
+        self._policy = RetryPolicy(attempts, initial, factor, max_delay, jitter, deadline, secrets.randbits(64))
+        self._on = on
+        self._budget = budget
+        self._own = RetryBudget() if budget is None else budget
+        self._shown = f"Retry({attempts}, initial={initial}, factor={factor}, max_delay={max_delay}, jitter={jitter!r}"
+        self._shown += "" if deadline is None else f", deadline={deadline}"
+
+    def __repr__(self) -> str:
+        return self._shown + ")"
+
+    # One call: `start` when its first attempt has its permit, `after` each failure, `end` when it is over.
+
+    def start(self, limiter: Limiter | None = None) -> Attempts:
+        """Begin a call, within the budget of this retry or of the limiter."""
+        return Attempts(self._own if limiter is None or self._budget is not None else limiter.retry_budget)
+
+    def after(
+        self,
+        call: Attempts,
+        error: BaseException,
+        limiter: Limiter | None = None,
+        permit: Permit | None = None,
+        *,
+        streamed: bool = False,
+    ) -> float | None:
+        """Seconds to wait before the next attempt, or None if ``error`` is to be raised.
+
+        What the provider said is passed on to the limiter, and the failed attempt's permit is settled.
+        """
+        if not isinstance(error, Exception) or _gave_up(error):
+            return None
+        verdict = verdict_of(error)
+        if limiter is not None and verdict is not None:
+            limiter.heed(verdict, permit)
+            if permit is not None and verdict.charged != "all":
+                permit.settle(0, 0, 0)
+        wait = self._asked(error, verdict)
+        if wait is None:
+            _mark(error, call, "nothing says that trying again can help", quiet=verdict is None)
+            return None
+        stated = None if isinstance(wait, bool) else float(wait)
+        delay, reason = self._policy.decide(call, verdict, stated, streamed, limiter is None)
+        if reason is not None:
+            _mark(error, call, reason)
+        return delay
+
+    def _asked(self, error: Exception, verdict: Verdict | None) -> float | bool | None:
+        """True to go by the verdict, seconds to wait, or None not to retry at all."""
+        answer: Any = None
+        if self._on is not None and not isinstance(error, PenstockError):
+            on: Any = self._on
+            answer = (isinstance(error, on) or None) if _are_exceptions(on) else on(error)
+        if answer is False:
+            return None
+        if isinstance(answer, timedelta):
+            answer = answer.total_seconds()
+        if answer is not None and answer is not True:
+            if not isinstance(answer, (int, float)) or not 0 <= answer < float("inf"):
+                raise TypeError(f"on must give True, False, None or a number of seconds, not {answer!r}") from error
+            return float(answer)
+        return True if answer is True or verdict is not None else None
+
+    # As a decorator.
+
+    def __call__(self, function: F) -> F:
+        """Retry each call of ``function``."""
+        if not callable(function):
+            raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
+        wrapped: Any
+        if inspect.isasyncgenfunction(function):
+            wrapped = self._async_generator(function)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = self._generator(function)
+        elif inspect.iscoroutinefunction(function):
+            wrapped = self._coroutine(function)
+        else:
+            wrapped = self._function(function)
+        return cast("F", functools.wraps(function)(wrapped))
+
+    def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            call = self.start()
+            while True:
+                try:
+                    return await function(*args, **kwargs)
+                except Exception as error:
+                    delay = self.after(call, error)
+                    if delay is None:
+                        raise
+                await _parking.apause(delay)
+
+        return wrapper
+
+    def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            call = self.start()
+            while True:
+                try:
+                    return function(*args, **kwargs)
+                except Exception as error:
+                    delay = self.after(call, error)
+                    if delay is None:
+                        raise
+                _parking.pause(delay)
+
+        return wrapper
+
+    def _generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            call = self.start()
+            while True:
+                stream = function(*args, **kwargs)
+                try:
+                    first = next(stream)
+                except StopIteration as stop:
+                    return stop.value
+                except Exception as error:
+                    delay = self.after(call, error)
+                    if delay is None:
+                        raise
+                else:
+                    # From here on the caller has seen a part of the answer.
+                    return (yield from _resumed(first, stream))
+                _parking.pause(delay)
+
+        return wrapper
+
+    def _async_generator(self, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
+        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            call = self.start()
+            while True:
+                stream = function(*args, **kwargs)
+                try:
+                    first = await anext(stream)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    delay = self.after(call, error)
+                    if delay is None:
+                        raise
+                else:
+                    break
+                await _parking.apause(delay)
+            try:
+                yield first
+                async for item in stream:
+                    yield item
+            finally:
+                await stream.aclose()
+
+        return wrapper
+
+    # As a loop.
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """Attempts of one call; the loop ends with the first that succeeds."""
+        call = self.start()
+        while True:
+            attempt = Attempt(self, call)
+            yield attempt
+            if attempt.delay is None:
+                return
+            _parking.pause(attempt.delay)
+
+    async def __aiter__(self) -> AsyncIterator[Attempt]:
+        """Attempts of one call; the loop ends with the first that succeeds."""
+        call = self.start()
+        while True:
+            attempt = Attempt(self, call)
+            yield attempt
+            if attempt.delay is None:
+                return
+            await _parking.apause(attempt.delay)
+
+
+class Attempt:
+    """One attempt of a retry loop: ``with attempt:`` around the call.
+
+    Attributes:
+        number: 1 for the first.
+        delay: seconds before the next one; None if there is none.
+    """
+
+    __slots__ = ("_call", "_retry", "delay", "number")
+
+    def __init__(self, retry: Retry, call: Attempts) -> None:
+        self._retry = retry
+        self._call = call
+        self.number = call.told()[0]
+        self.delay: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is None:
+            self._call.end()
+            return False
+        self.delay = self._retry.after(self._call, error)
+        return self.delay is not None
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number}>"
+
+
+def _resumed(first: Any, stream: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """A generator whose first item was taken, from there on: what is sent and thrown in reaches it."""
+    try:
+        sent = yield first
+        while True:
+            try:
+                item = stream.send(sent)
+            except StopIteration as stop:
+                return stop.value
+            sent = yield item
+    finally:
+        stream.close()
+
+
+def _are_exceptions(on: object) -> bool:
+    kinds = on if isinstance(on, tuple) else (on,)
+    return bool(kinds) and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+
+
+def _gave_up(error: BaseException) -> bool:
+    """Whether an inner `Retry` has given this failure, or the one behind it, up."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(getattr(current, _MARK, None), GaveUp):
+            return True
+        seen.add(id(current))
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return False
+
+
+def _mark(error: BaseException, call: Attempts, reason: str, *, quiet: bool = False) -> None:
+    attempts, waits = call.told()
+    call.end()
+    with contextlib.suppress(AttributeError):  # a class with slots: the note alone will do
+        setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason))
+    if not quiet:
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts and {sum(waits):.1f} s of waiting"
+        annotate(error, f"penstock gave up after {times}: {reason}")

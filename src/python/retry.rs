@@ -1,0 +1,199 @@
+//! Retry decisions: the policy, the budget, and how far one call has come.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::clock;
+use crate::retry::{
+    self, Backoff, CallSlot, Decision, Failure, FailureKind, Jitter, Policy, Progress, Random, RetrySlot,
+};
+
+use super::convert::{given, shown, to_seconds};
+use super::verdict::Verdict;
+
+/// How often this process is a fork of a fork: what a budget counted before belongs to the parent.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// What a forked child does for its budgets.
+pub fn after_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+fn wrong(error: &retry::InvalidArgument) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+fn number(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    value.extract().map_err(|_| PyTypeError::new_err(format!("{name} must be a number, not {}", shown(value))))
+}
+
+fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let number = super::convert::whole(name, value, 0, u64::from(u32::MAX))?;
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// The share of calls in flight that may be retries: what keeps retries from flooding a provider that is down.
+///
+/// `ratio` of the calls in flight, from 0 to 100, but always `minimum`; with `per_minute`, no more than so many retries
+/// in a minute. Raises `TypeError` or `ValueError` for an argument that cannot be.
+#[pyclass(frozen, module = "penstock")]
+pub struct RetryBudget {
+    budget: Mutex<(u32, retry::RetryBudget)>,
+    ratio: f64,
+    minimum: u32,
+    per_minute: Option<u32>,
+}
+
+impl RetryBudget {
+    fn handle(&self) -> retry::RetryBudget {
+        let mut held = self.budget.lock();
+        let forks = FORKS.load(Ordering::Relaxed);
+        if held.0 != forks
+            && let Ok(fresh) = retry::RetryBudget::new(self.ratio, self.minimum, self.per_minute)
+        {
+            *held = (forks, fresh);
+        }
+        held.1.clone()
+    }
+}
+
+#[pymethods]
+impl RetryBudget {
+    #[new]
+    #[pyo3(
+        signature = (ratio=None, minimum=None, per_minute=None),
+        text_signature = "(ratio=0.2, minimum=3, per_minute=None)"
+    )]
+    fn new(
+        ratio: Option<&Bound<'_, PyAny>>,
+        minimum: Option<&Bound<'_, PyAny>>,
+        per_minute: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let ratio = ratio.map_or(Ok(0.2), |ratio| number("ratio", ratio))?;
+        let minimum = minimum.map_or(Ok(3), |minimum| count("minimum", minimum))?;
+        let per_minute = given(per_minute).map(|rate| count("per_minute", rate)).transpose()?;
+        let budget = retry::RetryBudget::new(ratio, minimum, per_minute).map_err(|error| wrong(&error))?;
+        Ok(Self { budget: Mutex::new((FORKS.load(Ordering::Relaxed), budget)), ratio, minimum, per_minute })
+    }
+
+    /// Calls in flight, retries in flight, retries granted and retries suppressed so far.
+    fn account(&self) -> (u32, u32, u64, u64) {
+        let account = self.handle().account();
+        (account.calls, account.retries, account.granted, account.suppressed)
+    }
+
+    fn __repr__(&self) -> String {
+        let account = self.handle().account();
+        let per_minute = self.per_minute.map_or(String::new(), |rate| format!(", per_minute={rate}"));
+        format!(
+            "<RetryBudget(ratio={}, minimum={}{per_minute}): {} retries of {} calls in flight, {} suppressed>",
+            self.ratio, self.minimum, account.retries, account.calls, account.suppressed
+        )
+    }
+}
+
+/// How often, how late and how spread out a failed call is tried again.
+#[pyclass(frozen, module = "penstock._core")]
+pub struct RetryPolicy {
+    policy: Policy,
+    random: Mutex<Random>,
+}
+
+#[pymethods]
+impl RetryPolicy {
+    #[new]
+    fn new(
+        attempts: &Bound<'_, PyAny>,
+        initial: &Bound<'_, PyAny>,
+        factor: &Bound<'_, PyAny>,
+        max_delay: &Bound<'_, PyAny>,
+        jitter: &Bound<'_, PyAny>,
+        deadline: Option<&Bound<'_, PyAny>>,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let jitter: Option<String> = jitter.extract()?;
+        let jitter = Jitter::from_str(jitter.as_deref().unwrap_or("none")).map_err(|error| wrong(&error))?;
+        let (initial, factor) = (number("initial", initial)?, number("factor", factor)?);
+        let max_delay = number("max_delay", max_delay)?;
+        let backoff = Backoff::new(initial, factor, max_delay, jitter).map_err(|error| wrong(&error))?;
+        let deadline = given(deadline).map(|deadline| number("deadline", deadline)).transpose()?;
+        let policy = Policy::new(count("attempts", attempts)?, backoff, deadline).map_err(|error| wrong(&error))?;
+        Ok(Self { policy, random: Mutex::new(Random::new(seed)) })
+    }
+
+    /// What to do after a failed attempt: the seconds to wait and None, or None and the reason to stop.
+    ///
+    /// `verdict` is what the failure means; None for one that the caller has retried though nothing is known of it.
+    /// `wait` is what the caller asks for in seconds; `streamed` whether a part of the answer was seen already; `spread`
+    /// whether nothing but chance keeps calls that were told the same wait from returning together.
+    fn decide(
+        &self,
+        attempts: &Attempts,
+        verdict: Option<&Verdict>,
+        wait: Option<f64>,
+        streamed: bool,
+        spread: bool,
+    ) -> (Option<f64>, Option<String>) {
+        let mut failure = verdict.map_or(Failure::new(FailureKind::Transient), Verdict::failure);
+        failure.streamed = streamed;
+        if let Some(wait) = wait {
+            failure.wait = Some(super::convert::from_seconds(wait));
+            failure.retryable = true;
+        }
+        let policy = if spread { self.policy.with_spread(self.policy.backoff().step(1)) } else { self.policy };
+        let mut held = attempts.call.lock();
+        let Some(call) = held.as_mut() else { return (None, Some("the call is over".to_owned())) };
+        call.retry = None; // the attempt that has just failed gives its place in the budget back
+        let decision =
+            policy.decide(&call.progress, &failure, clock::now(), &mut self.random.lock(), call.slot.as_ref());
+        match decision {
+            Decision::Stop(reason) => (None, Some(reason.to_string())),
+            Decision::Retry { delay, slot, .. } => {
+                call.progress.retried(delay);
+                call.retry = slot;
+                call.waits.push(to_seconds(delay));
+                (Some(to_seconds(delay)), None)
+            }
+        }
+    }
+}
+
+struct Call {
+    progress: Progress,
+    slot: Option<CallSlot>,
+    retry: Option<RetrySlot>,
+    waits: Vec<f64>,
+}
+
+/// How far one call has come. Dropped or ended, it gives its places in the budget back.
+#[pyclass(frozen, module = "penstock._core")]
+pub struct Attempts {
+    call: Mutex<Option<Call>>,
+}
+
+#[pymethods]
+impl Attempts {
+    /// A call begins: its first attempt has what it needs.
+    #[new]
+    #[pyo3(signature = (budget=None))]
+    fn new(budget: Option<&RetryBudget>) -> Self {
+        let now = clock::now();
+        let slot = budget.map(|budget| budget.handle().enter(now));
+        let call = Mutex::new(Some(Call { progress: Progress::start(now), slot, retry: None, waits: Vec::new() }));
+        Self { call }
+    }
+
+    /// The call is over.
+    fn end(&self) {
+        *self.call.lock() = None;
+    }
+
+    /// Attempts made so far, and the seconds waited between them.
+    fn told(&self) -> (u32, Vec<f64>) {
+        self.call.lock().as_ref().map_or((0, Vec::new()), |call| (call.progress.attempts(), call.waits.clone()))
+    }
+}
