@@ -13,7 +13,7 @@ queue in which the first comes first::
     results = await gate.gather(*(summarize(text) for text in texts))
 """
 
-from penstock._core import Cost, Permit, Rate, estimate_tokens
+from penstock._core import Cost, Permit, Rate, __version__, estimate_tokens
 from penstock.errors import (
     AcquireTimeout,
     CostExceedsLimit,
@@ -37,6 +37,7 @@ __all__ = [
     "Rate",
     "Stats",
     "Usage",
+    "__version__",
     "estimate_tokens",
     "per_day",
     "per_hour",

@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol, TypeAlias, final, type_check_only
 
 from typing_extensions import Self, disjoint_base
 
+__version__: str
+
 __all__ = [
     "Acquire",
     "Attempts",
@@ -23,6 +25,7 @@ __all__ = [
     "Scope",
     "Verdict",
     "Waiter",
+    "__version__",
     "after_fork",
     "clock_advance",
     "clock_freeze",
@@ -391,7 +394,7 @@ class Verdict:
     def kind(
         self,
     ) -> Literal["ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted", "fatal"]:
-        """What kind of answer it is: "ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted" or "fatal"."""
+        """What kind of answer it is; all but the first are failures."""
 
     @property
     def wait(self) -> float | None:

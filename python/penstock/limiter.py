@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import penstock._parking  # noqa: F401  the core calls it by name: imported here, no wait and no fork meets an import
 from penstock import _core, decorate
@@ -12,6 +12,9 @@ from penstock.stats import Level, Stats
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Limiter(_core.Limiter):
@@ -95,6 +98,22 @@ class Limiter(_core.Limiter):
         )
         return lambda function: decorate.decorate(terms, function)
 
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: Literal[False] = False,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T]]: ...
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: bool,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T | BaseException]]: ...
     def gather(
         self,
         *awaitables: Awaitable[Any],
@@ -120,6 +139,28 @@ class Limiter(_core.Limiter):
 
         return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         function: Callable[[Any], Any],
@@ -150,6 +191,28 @@ class Limiter(_core.Limiter):
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     async def amap(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -171,6 +234,28 @@ class Limiter(_core.Limiter):
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R]]: ...
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
     def astream(
         self,
         function: Callable[[Any], Awaitable[Any]],

@@ -59,8 +59,8 @@ class Retry:
 
     A failure is retried when what the provider said allows it (see `Verdict`): never a spent quota, a request that is
     too large or wrong, or a stream that has begun. A wait that the provider states is a floor; where it states none,
-    the delay grows from ``initial`` by ``factor`` up to ``max_delay``, with jitter. In the end the original exception is
-    raised; ``error.penstock`` says what was tried. A `Retry` around another leaves alone what that gave up.
+    the delay grows from ``initial`` by ``factor`` up to ``max_delay``, with jitter. In the end the original exception
+    is raised; ``error.penstock`` says what was tried. A `Retry` around another leaves alone what that gave up.
 
     Args:
         attempts: how many attempts a call makes at most, the first included.

@@ -19,7 +19,9 @@ use pyo3::prelude::*;
 /// The compiled core of Penstock. Everything public in it is exported by `penstock` itself.
 #[pymodule]
 mod _core {
-    use super::{PyResult, Python, pyfunction};
+    use pyo3::types::{PyModule, PyModuleMethods};
+
+    use super::{Bound, PyResult, Python, pyfunction};
 
     #[pymodule_export]
     use super::limiter::Limiter;
@@ -35,6 +37,11 @@ mod _core {
     use super::verdict::{Verdict, read_answer};
     #[pymodule_export]
     use super::waiter::{Acquire, Waiter};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 
     /// About how many tokens a text has, told without a tokenizer.
     #[pyfunction]
@@ -65,7 +72,7 @@ mod _core {
 
     /// Moves a frozen clock forward by so many seconds; without effect on one that runs.
     #[pyfunction]
-    fn clock_advance(seconds: &super::Bound<'_, super::PyAny>) -> PyResult<()> {
+    fn clock_advance(seconds: &Bound<'_, super::PyAny>) -> PyResult<()> {
         crate::clock::advance(super::convert::seconds("seconds", seconds)?);
         Ok(())
     }

@@ -101,7 +101,9 @@ impl Verdict {
 
 #[pymethods]
 impl Verdict {
-    /// What kind of answer it is: "ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted" or "fatal".
+    /// What kind of answer it is; all but the first are failures.
+    ///
+    /// "ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted" or "fatal".
     #[getter]
     fn kind(&self) -> &'static str {
         self.0.verdict.kind.name()
