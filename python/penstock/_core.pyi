@@ -402,7 +402,7 @@ class Verdict:
 
     @property
     def dimension(self) -> _Dimension | None:
-        """What was short: "requests", "tokens", "input_tokens", "output_tokens", or None if that is not known."""
+        """The dimension that was short; None if that is not known."""
 
     @property
     def retryable(self) -> bool:
@@ -414,7 +414,7 @@ class Verdict:
 
     @property
     def code(self) -> str | None:
-        """The provider's own word for the failure, such as "rate_limit_exceeded"."""
+        """The provider's own word for the failure, such as `"rate_limit_exceeded"`."""
 
     @property
     def detail(self) -> str | None:

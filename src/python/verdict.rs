@@ -103,7 +103,7 @@ impl Verdict {
 impl Verdict {
     /// What kind of answer it is; all but the first are failures.
     ///
-    /// "ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted" or "fatal".
+    /// `"ok"`, `"throttled"`, `"overloaded"`, `"transient"`, `"oversize"`, `"quota_exhausted"` or `"fatal"`.
     #[getter]
     fn kind(&self) -> &'static str {
         self.0.verdict.kind.name()
@@ -115,7 +115,7 @@ impl Verdict {
         self.0.verdict.wait.map(|wait| wait.as_secs_f64())
     }
 
-    /// What was short: "requests", "tokens", "input_tokens", "output_tokens", or None if that is not known.
+    /// The dimension that was short; None if that is not known.
     #[getter]
     fn dimension(&self) -> Option<&'static str> {
         self.0.verdict.dimension.map(Dimension::name)
@@ -133,7 +133,7 @@ impl Verdict {
         self.0.verdict.resets_at
     }
 
-    /// The provider's own word for the failure, such as "rate_limit_exceeded".
+    /// The provider's own word for the failure, such as `"rate_limit_exceeded"`.
     #[getter]
     fn code(&self) -> Option<&str> {
         self.0.verdict.code.as_deref()
