@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import inspect
-import secrets
+import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking
 from penstock._core import Attempts, RetryBudget, RetryPolicy
@@ -32,8 +30,7 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseExcep
 _MARK = "penstock"
 
 
-@dataclasses.dataclass(frozen=True)
-class GaveUp:
+class GaveUp(NamedTuple):
     """What the retries of a call came to; the exception that is raised in the end carries it as ``error.penstock``.
 
     Attributes:
@@ -97,7 +94,8 @@ class Retry:
             raise TypeError(f"on must be an exception class, a tuple of these, a function or None, not {on!r}")
         if budget is not None and not isinstance(budget, RetryBudget):
             raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
-        self._policy = RetryPolicy(attempts, initial, factor, max_delay, jitter, deadline, secrets.randbits(64))
+        seed = int.from_bytes(os.urandom(8), "little")
+        self._policy = RetryPolicy(attempts, initial, factor, max_delay, jitter, deadline, seed)
         self._on = on
         self._budget = budget
         self._own = RetryBudget() if budget is None else budget
@@ -163,6 +161,8 @@ class Retry:
 
     def __call__(self, function: F) -> F:
         """Retry each call of ``function``."""
+        import inspect  # slow to import, and whoever has a function to decorate has it already
+
         if not callable(function):
             raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
         wrapped: Any
