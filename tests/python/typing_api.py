@@ -16,8 +16,11 @@ from penstock import (
     Limiter,
     Permit,
     Rate,
+    Retry,
+    RetryBudget,
     Stats,
     Usage,
+    Verdict,
     estimate_tokens,
     per_day,
     per_second,
@@ -127,3 +130,26 @@ def numbers() -> None:
     except CostExceedsLimit as error:
         assert_type(error.dimension, str)
         assert_type(error.limit, int)
+
+
+@Retry(attempts=3, on=(OSError,), budget=RetryBudget(0.1))
+async def retried(text: str) -> int:
+    return len(text)
+
+
+@limiter.limit(tokens=10, retry=Retry(on=lambda error: 2.0 if isinstance(error, OSError) else None))
+def retried_behind_the_limiter(text: str) -> list[str]:
+    return [text]
+
+
+async def attempts() -> None:
+    assert_type(await retried("a"), int)
+    assert_type(retried_behind_the_limiter("a"), list[str])
+    async for attempt in Retry():
+        with attempt:
+            assert_type(attempt.number, int)
+    for attempt in Retry(deadline=30.0, jitter=None):
+        with attempt:
+            verdict = limiter.observe(429, [("retry-after", "2")])
+            assert_type(verdict, Verdict)
+            assert_type(verdict.wait, float | None)
