@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock._core import Permit
 from penstock._parking import apause, pause
@@ -27,9 +26,7 @@ class Terms:
 
     __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "retry", "usage")
 
-    def __init__(
-        self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any
-    ) -> None:
+    def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any) -> None:
         if retry is not None and not hasattr(retry, "after"):
             raise TypeError(f"retry must be a Retry or None, not {retry!r}")
         if usage is not None and not callable(usage):
@@ -82,6 +79,8 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
+    import inspect  # slow to import, and whoever has a function to decorate has it already
+
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
     target: Any = function
@@ -91,14 +90,16 @@ def decorate(terms: Terms, function: F) -> F:
         target = type(target).__call__
     wrapped: Any
     if inspect.isasyncgenfunction(target):
-        wrapped = _async_generator(terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry)
+        wrapped = _async_generator(
+            terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry
+        )
     elif inspect.isgeneratorfunction(target):
         wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function, terms.retry)
     elif inspect.iscoroutinefunction(target):
         wrapped = _coroutine(terms, function)
     else:
         wrapped = _function(terms, function)
-    return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+    return cast("F", functools.wraps(function)(wrapped))
 
 
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,7 +107,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
     abegin = None if scope is None else scope.abegin
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+        permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
         if permit.__class__ is not Permit:
             permit = await permit
         try:
@@ -114,8 +115,8 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
             if result.__class__ is AsyncGeneratorType:
                 # The call is not over before its stream is: that holds the permit from here on.
                 held, permit = permit, None
-                return _async_generator(terms, lambda *_: held, lambda *_: result)()
-            if result is not None and limiter.counts or terms.usage is not None:
+                return _held_by_async_stream(terms, held, result)
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
@@ -126,7 +127,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
         while True:
-            permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+            permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
             if permit.__class__ is not Permit:
                 permit = await permit
             try:
@@ -140,7 +141,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                 else:
                     if result.__class__ is AsyncGeneratorType:
                         held, permit = permit, None
-                        return _async_generator(terms, lambda *_: held, lambda *_: result)()
+                        return _held_by_async_stream(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -156,13 +157,13 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     begin = None if scope is None else scope.begin
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
         try:
             result = function(*args, **kwargs)
             if result.__class__ is GeneratorType:
                 held, permit = permit, None
-                return _generator(terms, lambda *_: held, lambda *_: result)()
-            if result is not None and limiter.counts or terms.usage is not None:
+                return _held_by_stream(terms, held, result)
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
@@ -173,7 +174,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
         while True:
-            permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+            permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
             try:
                 call = call or retry.start(limiter)
                 try:
@@ -185,7 +186,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                 else:
                     if result.__class__ is GeneratorType:
                         held, permit = permit, None
-                        return _generator(terms, lambda *_: held, lambda *_: result)()
+                        return _held_by_stream(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -291,6 +292,18 @@ def _async_generator(
             await apause(delay)
 
     return wrapper
+
+
+def _held_by_stream(terms: Terms, permit: Permit, stream: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The stream that a call gave: it holds the call's permit from here on."""
+    held: Generator[Any, Any, Any] = _generator(terms, lambda *_: permit, lambda *_: stream)()
+    return held
+
+
+def _held_by_async_stream(terms: Terms, permit: Permit, stream: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    """The stream that a call gave: it holds the call's permit from here on."""
+    held: AsyncGenerator[Any, Any] = _async_generator(terms, lambda *_: permit, lambda *_: stream)()
+    return held
 
 
 def _settle(permit: Permit, used: Usage | None) -> None:

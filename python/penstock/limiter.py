@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from penstock import _core, _parking, decorate, fanout
+import penstock._parking  # noqa: F401  the core calls it by name: imported here, no wait and no fork meets an import
+from penstock import _core, decorate
 from penstock._core import RetryBudget
 from penstock.stats import Level, Stats
-
-assert _parking  # noqa: S101
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from penstock.retry import Retry
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Limiter(_core.Limiter):
@@ -102,6 +105,22 @@ class Limiter(_core.Limiter):
         )
         return lambda function: decorate.decorate(terms, function)
 
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: Literal[False] = False,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T]]: ...
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: bool,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T | BaseException]]: ...
     def gather(
         self,
         *awaitables: Awaitable[Any],
@@ -123,8 +142,32 @@ class Limiter(_core.Limiter):
         Raises:
             ValueError: when ``tokens`` is a sequence of another length than the awaitables.
         """
+        from penstock import fanout  # asyncio is slow to import; who calls this has it already
+
         return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         function: Callable[[Any], Any],
@@ -149,10 +192,34 @@ class Limiter(_core.Limiter):
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
         """
+        from penstock import fanout
+
         return fanout.map_in_threads(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     async def amap(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -168,10 +235,34 @@ class Limiter(_core.Limiter):
         A task is made only for a call that is admitted: a million items need no million tasks. Arguments as in `map`;
         the first exception cancels the calls under way.
         """
+        from penstock import fanout
+
         return await fanout.amap(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R]]: ...
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
     def astream(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -186,6 +277,8 @@ class Limiter(_core.Limiter):
 
         Leaving the loop early cancels the calls under way.
         """
+        from penstock import fanout
+
         return fanout.astream(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
@@ -204,3 +297,7 @@ class Limiter(_core.Limiter):
         numbers = self.snapshot()
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.after_fork)

@@ -12,13 +12,17 @@ use crate::gate::Grant;
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 
-/// What a call uses in each dimension.
+/// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cost {
+    /// Calls to the provider.
     requests: u64,
+    /// Input and output tokens together.
     tokens: u64,
+    /// Tokens sent.
     input_tokens: u64,
+    /// Tokens received.
     output_tokens: u64,
 }
 
@@ -84,7 +88,9 @@ struct Held {
     token: Option<Py<PyAny>>,
 }
 
-/// The right to make one call now. See `_core.pyi` for its documentation.
+/// The right to make one call now. It is settled and released.
+///
+/// A context manager that releases at the end of its block. Dropped without release, it gives itself back.
 #[pyclass(frozen, module = "penstock")]
 pub struct Permit {
     driver: Arc<Driver>,
@@ -185,6 +191,11 @@ impl Permit {
 
 #[pymethods]
 impl Permit {
+    /// Replaces the estimated cost by what the call really used: a refund, or a debit.
+    ///
+    /// What is left out stays as it was charged; `tokens` becomes the sum when both others are given. Settling again
+    /// replaces the cost again, and after the release it still counts. A refund goes to the window that was charged.
+    /// Raises `TypeError` or `ValueError` for an amount that cannot be; the estimate stays then.
     #[pyo3(signature = (tokens=None, input_tokens=None, output_tokens=None))]
     fn settle(
         &self,
@@ -205,10 +216,12 @@ impl Permit {
         Ok(())
     }
 
+    /// Gives the permit back. Again is harmless.
     fn release(&self, py: Python<'_>) {
         self.give_back(py);
     }
 
+    /// For generators: the code that goes on from here does not run inside this permit, until `resume`.
     fn suspend(&self, py: Python<'_>) {
         let token = self.held.lock().token.take();
         if let Some(token) = token {
@@ -216,20 +229,24 @@ impl Permit {
         }
     }
 
+    /// The code that goes on from here runs inside this permit; without effect on one that was released.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
         if slf.get().held.lock().released { Ok(()) } else { Self::begin(slf) }
     }
 
+    /// How long the call waited for it, in seconds.
     #[getter]
     fn waited(&self) -> f64 {
         to_seconds(self.held.lock().grant.waited)
     }
 
+    /// What the call is charged: the estimate, or what it was settled with.
     #[getter]
     fn cost(&self) -> Cost {
         self.total().into()
     }
 
+    /// Whether it was given back.
     #[getter]
     fn released(&self) -> bool {
         self.held.lock().released
