@@ -118,13 +118,16 @@ impl Bucket {
         self.level_at(now) >= self.capacity
     }
 
-    /// Goes on as another rate. What was spent stays spent, token for token; a larger burst starts with the room that
-    /// the smaller one had.
+    /// Goes on as another rate. What was spent stays spent, to the part of a token, so that changing often forgives
+    /// nothing; a larger burst starts with the room that the smaller one had.
     pub fn change(&mut self, rate: &Rate, now: Nanos) {
         self.move_to(now);
-        let spent = (self.capacity - self.level).div_euclid(self.period);
         let full = Self::new(rate, now);
-        self.level = (full.capacity - spent * full.period).max(-FLOOR);
+        let spent = self.capacity - self.level;
+        let (tokens, part) = (spent.div_euclid(self.period), spent.rem_euclid(self.period));
+        // A part is below 2^55 units, and so is a period: their product is far from the end of the integer.
+        let part = (part * full.period + self.period - 1).div_euclid(self.period);
+        self.level = (full.capacity - tokens.saturating_mul(full.period).saturating_add(part)).max(-FLOOR);
         self.amount = full.amount;
         self.flow = full.flow;
         self.period = full.period;

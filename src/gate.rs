@@ -56,6 +56,14 @@ pub struct Request<'a> {
     pub nested: bool,
 }
 
+impl Grant {
+    /// The grant after its release, when its key may have been forgotten and its name given to another: it can still be
+    /// settled, in the rates that all share.
+    pub fn released(self) -> Self {
+        Self { key: None, ..self }
+    }
+}
+
 impl Request<'_> {
     /// Its place among the priorities.
     fn place(&self) -> i64 {
@@ -138,7 +146,8 @@ pub struct Gate<T> {
     concurrency: u64,
     slots: u64,
     in_flight: u64,
-    slot_freed: Nanos,
+    /// Until when something else than rates last held everyone up: slots, or a head of the queue that gave up.
+    held_up: Nanos,
     max_waiting: usize,
     /// The quota that is spent, until when on this clock, and when to ask the provider again with one call.
     spent: Option<(Exhausted, Nanos, Nanos)>,
@@ -163,7 +172,7 @@ impl<T: Default> Gate<T> {
             concurrency: config.concurrency.unwrap_or(u64::MAX),
             slots: 0,
             in_flight: 0,
-            slot_freed: 0,
+            held_up: 0,
             max_waiting: config.max_waiting.unwrap_or(usize::MAX),
             spent: None,
             pace: Pace::default(),
@@ -178,6 +187,7 @@ impl<T: Default> Gate<T> {
     /// Time never runs backwards here, whatever the caller's clock does.
     fn tick(&mut self, now: Nanos) -> Nanos {
         self.last = self.last.max(now);
+        self.held_up = self.held_up.min(self.last);
         self.last
     }
 
@@ -193,7 +203,7 @@ impl<T: Default> Gate<T> {
     pub fn admit_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
         let now = self.tick(now);
         let cost = request.cost.clamped();
-        if let Err(oversize) = self.check(&cost) {
+        if let Err(oversize) = self.check(&cost, request.key) {
             self.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
         }
@@ -206,7 +216,9 @@ impl<T: Default> Gate<T> {
         }
         // Without limits of its own a key matters only to those who wait.
         let key = if self.keys.limits().is_some() { self.key(request, now) } else { None };
-        if !self.has_room(&cost, key, request.nested, now) {
+        // Of a key with limits of its own others may wait at a lower priority: who takes what their next was to leave
+        // with changes whose turn it is, and goes through the queue.
+        if key.is_some() && !self.queue.is_empty() || !self.has_room(&cost, key, request.nested, now) {
             return None;
         }
         Some(Admission::Granted(self.grant(cost, key, !request.nested, now, now, 0)))
@@ -216,10 +228,10 @@ impl<T: Default> Gate<T> {
         request.key.map(|name| self.keys.intern(name, now))
     }
 
-    /// Whether no wait can satisfy `cost`, by the shared rates or by those of each key.
-    fn check(&mut self, cost: &Cost) -> Result<(), Oversize> {
+    /// Whether no wait can satisfy `cost`, by the shared rates or, if it belongs to a key, by those of each key.
+    fn check(&self, cost: &Cost, key: Option<&str>) -> Result<(), Oversize> {
         self.ledger.check(cost)?;
-        let Some(limits) = self.keys.limits() else { return Ok(()) };
+        let Some(limits) = self.keys.limits().filter(|_| key.is_some()) else { return Ok(()) };
         for &(dimension, rate) in &limits.rates {
             let (cost, limit) = (cost.get(dimension), rate.amount());
             if cost > limit {
@@ -236,7 +248,7 @@ impl<T: Default> Gate<T> {
         if let Some(key) = key {
             let concurrency = self.keys.concurrency();
             let Some(state) = self.keys.get(key) else { return false };
-            if !nested && state.in_flight >= concurrency {
+            if !nested && state.slots >= concurrency {
                 return false;
             }
             if state.ledger.as_mut().is_some_and(|ledger| !ledger.fits(cost, now)) {
@@ -254,7 +266,8 @@ impl<T: Default> Gate<T> {
             && let Some(ledger) = &mut state.ledger
         {
             ledger.charge(&cost, due, now);
-            state.in_flight += u64::from(slot);
+            state.in_flight += 1;
+            state.slots += u64::from(slot);
             held = key;
         }
         self.slots += u64::from(slot);
@@ -274,14 +287,11 @@ impl<T: Default> Gate<T> {
                 return Admission::Refused(Refusal::Timeout(wait));
             }
         }
-        let waiting = self.queue.len();
-        if waiting >= self.max_waiting && request.timeout != Some(0) {
-            self.counts.refused += 1;
-            self.forget(key, now);
-            return Admission::Refused(Refusal::QueueFull(waiting));
-        }
-        // Behind others of its flow a newcomer changes nothing about who is next.
+        // Behind others of its flow a newcomer changes nothing about who is next. Otherwise it may be able to leave at
+        // once, though others wait, so a full queue refuses it only then.
         let follows = self.queue.has_flow(priority, key);
+        let waiting = self.queue.len();
+        let may_wait = waiting < self.max_waiting && request.timeout != Some(0);
         let ticket = self.queue.push(cost, now, priority, key, T::default());
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {
             state.waiting += 1;
@@ -292,12 +302,21 @@ impl<T: Default> Gate<T> {
         let own = if follows { None } else { self.serve(now, Some(ticket), settled) };
         match own {
             Some(grant) => Admission::Granted(grant),
-            None if request.timeout == Some(0) => {
+            None if may_wait => Admission::Queued(ticket),
+            None => {
                 self.leave(ticket, now);
-                self.counts.timeouts += 1;
-                Admission::Refused(Refusal::Timeout(self.least_wait(&cost, priority, key, now)))
+                if !follows {
+                    // It may have stood in front.
+                    self.serve(now, None, settled);
+                }
+                Admission::Refused(if request.timeout == Some(0) {
+                    self.counts.timeouts += 1;
+                    Refusal::Timeout(self.least_wait(&cost, priority, key, now))
+                } else {
+                    self.counts.refused += 1;
+                    Refusal::QueueFull(waiting)
+                })
             }
-            None => Admission::Queued(ticket),
         }
     }
 
@@ -321,7 +340,10 @@ impl<T: Default> Gate<T> {
             return;
         }
         self.serve(now, None, settled);
-        self.expire(now, settled);
+        if self.expire(now, settled) {
+            // Who was next may have been among them.
+            self.serve(now, None, settled);
+        }
     }
 
     /// Admits all who may leave. Gives the grant of `newcomer` if it is among them; all others go to `settled`.
@@ -358,8 +380,11 @@ impl<T: Default> Gate<T> {
             if let Some(state) = self.keys.get(key)
                 && let Some(ledger) = &mut state.ledger
             {
-                if !nested && state.in_flight >= concurrency {
-                    return Due::KeyAfterRelease;
+                if !nested {
+                    if state.slots >= concurrency {
+                        return Due::KeyAfterRelease;
+                    }
+                    from = from.max(state.slot_freed);
                 }
                 let due = ledger.due(&next.cost, from, now);
                 if due > now {
@@ -368,13 +393,11 @@ impl<T: Default> Gate<T> {
                 from = due;
             }
         }
-        if !nested {
-            if self.slots >= self.slots_now() {
-                return Due::AfterRelease;
-            }
-            // Who waited for a slot was not due before it came free.
-            from = from.max(self.slot_freed);
+        if !nested && self.slots >= self.slots_now() {
+            return Due::AfterRelease;
         }
+        // Who waited for a slot was not due before it came free, nor before those ahead gave up.
+        from = from.max(self.held_up);
         Due::At(self.ledger.due(&next.cost, from, now))
     }
 
@@ -396,8 +419,9 @@ impl<T: Default> Gate<T> {
         (payload, grant)
     }
 
-    /// Ends the waits whose time is over.
-    fn expire(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+    /// Ends the waits whose time is over; tells whether there were any.
+    fn expire(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) -> bool {
+        let mut expired = false;
         while let Some(&Reverse((deadline, ticket))) = self.deadlines.peek() {
             if deadline > now {
                 // Those who left earlier are still listed; not too many of them.
@@ -413,14 +437,22 @@ impl<T: Default> Gate<T> {
             if let Some(payload) = self.leave(ticket, now) {
                 self.counts.timeouts += 1;
                 settled.push((payload, Err(Refusal::Timeout(wait))));
+                expired = true;
             }
         }
+        expired
     }
 
     /// When [`Gate::pump`] may next set someone free without anything being given back; never, if nothing is said.
     pub fn next_event(&mut self) -> Option<Nanos> {
         if self.queue.is_empty() {
             return None;
+        }
+        // Those who left earlier are still listed; nobody is to be woken for them.
+        while let Some(&Reverse((_, ticket))) = self.deadlines.peek()
+            && self.queue.get(ticket).is_none()
+        {
+            self.deadlines.pop();
         }
         let deadline = self.deadlines.peek().map(|&Reverse((deadline, _))| deadline);
         [self.head_due, self.queue.next_readmission(), deadline].into_iter().flatten().min()
@@ -442,11 +474,18 @@ impl<T: Default> Gate<T> {
     fn leave(&mut self, ticket: Ticket, now: Nanos) -> Option<T> {
         let key = self.queue.get(ticket)?.key;
         let payload = self.queue.remove(ticket)?;
+        self.hold_up(now);
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {
             state.waiting -= 1;
         }
         self.forget(key, now);
         Some(payload)
+    }
+
+    /// Who is next changes without anyone leaving: nobody who waits was due before that, or, if the pump is late, before
+    /// the one that was next. Or what they could not use meanwhile would leave in one burst.
+    fn hold_up(&mut self, now: Nanos) {
+        self.held_up = self.held_up.max(self.head_due.map_or(now, |due| due.min(now)));
     }
 
     fn forget(&mut self, key: Option<KeyId>, now: Nanos) {
@@ -464,13 +503,20 @@ impl<T: Default> Gate<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
         if grant.slot {
             if self.slots >= self.slots_now() {
-                self.slot_freed = now;
+                self.held_up = now;
             }
             self.slots = self.slots.saturating_sub(1);
         }
         if let Some(key) = grant.key {
+            let concurrency = self.keys.concurrency();
             if let Some(state) = self.keys.get(key) {
-                state.in_flight = state.in_flight.saturating_sub(u64::from(grant.slot));
+                state.in_flight = state.in_flight.saturating_sub(1);
+                if grant.slot {
+                    if state.slots >= concurrency {
+                        state.slot_freed = now;
+                    }
+                    state.slots = state.slots.saturating_sub(1);
+                }
             }
             self.queue.readmit(key);
             self.forget(grant.key, now);
@@ -485,10 +531,12 @@ impl<T: Default> Gate<T> {
     /// Replaces what was charged by the actual cost: a refund into the window that was charged, or a debit now.
     pub fn settle(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
         let now = self.tick(now);
+        if grant.epoch != self.epoch {
+            return;
+        }
         let actual = actual.clamped();
         self.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
-        if grant.epoch == self.epoch
-            && let Some(state) = grant.key.and_then(|key| self.keys.get(key))
+        if let Some(state) = grant.key.and_then(|key| self.keys.get(key))
             && let Some(ledger) = &mut state.ledger
         {
             ledger.settle(&grant.cost, &actual, grant.charged_at, now);
@@ -503,8 +551,8 @@ impl<T: Default> Gate<T> {
     pub fn abandon(&mut self, now: Nanos, mut grant: Grant) {
         self.settle(now, &mut grant, &Cost::default());
         self.release(now, &grant);
-        self.counts.cancelled += 1;
-        self.counts.abandoned += 1;
+        self.counts.cancelled += u64::from(grant.epoch == self.epoch);
+        self.counts.abandoned += u64::from(grant.epoch == self.epoch);
     }
 
     /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.
@@ -607,6 +655,7 @@ impl<T: Default> Gate<T> {
     /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
     pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
         let now = self.tick(now);
+        self.hold_up(now);
         self.ledger.update(dimension, rates, now);
         let hopeless = |waiting: Waiting| self.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
         let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
@@ -620,6 +669,10 @@ impl<T: Default> Gate<T> {
 
     /// Changes how many calls may be under way at once. Those that are keep their slots.
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
+        if self.slots >= self.concurrency {
+            // Until now, which the next decision tells.
+            self.held_up = Nanos::MAX;
+        }
         self.concurrency = concurrency.unwrap_or(u64::MAX);
     }
 
@@ -656,16 +709,19 @@ impl<T: Default> Gate<T> {
     }
 
     /// Forgets who waits and what is under way: in a forked child those belong to the parent. Permits that were copied
-    /// into the child are no longer counted, and giving them back changes nothing. Gives the queue as it was.
-    pub fn disown(&mut self) -> Queue<T> {
-        let queue = std::mem::take(&mut self.queue);
+    /// into the child are no longer counted, and giving them back changes nothing. Gives the payloads of those who
+    /// waited.
+    pub fn disown(&mut self) -> Vec<T> {
+        // One by one, so that the names of those who waited are never given to others.
+        let waiting = self.queue.pick(|_| true);
+        let payloads = waiting.into_iter().filter_map(|ticket| self.queue.remove(ticket)).collect();
         self.deadlines.clear();
-        self.keys.disown();
+        self.keys.disown(self.last);
         self.head_due = None;
         self.slots = 0;
         self.in_flight = 0;
         self.epoch = self.epoch.wrapping_add(1);
-        queue
+        payloads
     }
 
     /// How many permits are out.

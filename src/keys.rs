@@ -23,7 +23,12 @@ pub(crate) struct KeyState {
     name: Box<str>,
     /// Present where keys have limits of their own.
     pub(crate) ledger: Option<Ledger>,
+    /// How many permits are out.
     pub(crate) in_flight: u64,
+    /// How many of those hold a slot.
+    pub(crate) slots: u64,
+    /// When the last slot of a key that had none left came free.
+    pub(crate) slot_freed: Nanos,
     pub(crate) waiting: u64,
 }
 
@@ -67,7 +72,7 @@ impl Keys {
             self.sweep(now);
         }
         let ledger = self.per_key.as_ref().map(|limits| Ledger::new(&limits.rates, self.jitter, now));
-        let state = KeyState { name: name.into(), ledger, in_flight: 0, waiting: 0 };
+        let state = KeyState { name: name.into(), ledger, in_flight: 0, slots: 0, slot_freed: 0, waiting: 0 };
         let id = if let Some(id) = self.free.pop() {
             self.states[id as usize] = Some(state);
             id
@@ -107,10 +112,12 @@ impl Keys {
     }
 
     /// Forgets who waits and what is under way, as a forked child must.
-    pub(crate) fn disown(&mut self) {
+    pub(crate) fn disown(&mut self, now: Nanos) {
         for state in self.states.iter_mut().flatten() {
             state.in_flight = 0;
+            state.slots = 0;
             state.waiting = 0;
         }
+        self.sweep(now);
     }
 }

@@ -385,22 +385,32 @@ impl Ledger {
     }
 
     /// Replaces the rates of one dimension; no rate means that it is no longer counted. A rate that stays keeps what
-    /// was charged to it.
+    /// was charged to it, wherever it is named; one of the same period goes on from there; then any other.
     pub fn update(&mut self, dimension: Dimension, rates: &[Rate], now: Nanos) {
-        let mut fresh = rates.iter();
-        let jitter = self.jitter;
+        let mut fresh = rates.to_vec();
+        let mut next: Vec<Option<Rate>> = vec![None; self.accounts.len()];
+        let alike: [fn(&Rate, &Rate) -> bool; 3] = [|a, b| a == b, |a, b| a.period() == b.period(), |_, _| true];
+        for alike in alike {
+            let waiting = self.accounts.iter().zip(&mut next);
+            for (account, next) in waiting.filter(|(account, next)| account.dimension == dimension && next.is_none()) {
+                let found = fresh.iter().position(|rate| alike(rate, &account.configured));
+                *next = found.map(|index| fresh.remove(index));
+            }
+        }
+        let (jitter, mut next) = (self.jitter, next.into_iter());
         self.accounts.retain_mut(|account| {
+            let next = next.next().flatten();
             if account.dimension != dimension {
                 return true;
             }
-            let Some(&rate) = fresh.next() else { return false };
+            let Some(rate) = next else { return false };
             if rate != account.configured {
                 account.configured = rate;
                 account.change(rate, jitter, now);
             }
             true
         });
-        let added = fresh.map(|&rate| Account::new(dimension, rate, jitter, now));
+        let added = fresh.into_iter().map(|rate| Account::new(dimension, rate, jitter, now));
         self.accounts.extend(added);
     }
 

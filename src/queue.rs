@@ -89,6 +89,7 @@ struct Class {
     turns: usize,
     quantum: u64,
     len: usize,
+    /// The cost of those who wait for their turn, and are not set aside.
     queued: Cost,
 }
 
@@ -139,8 +140,8 @@ impl<T: Default> Queue<T> {
         self.len == 0 || self.classes.range(..=Reverse(priority)).all(|(_, class)| class.len == 0)
     }
 
-    /// What is certainly served before a newcomer of this key and priority: all of higher priority, and those of its
-    /// own flow.
+    /// What is served before a newcomer of this key and priority: all of higher priority that are not set aside, and
+    /// those of its own flow.
     pub fn ahead(&self, priority: i64, key: Option<KeyId>) -> Cost {
         let higher = self.classes.range(..Reverse(priority)).map(|(_, class)| class.queued);
         let own = self.by_name.get(&(priority, key)).and_then(|&flow| self.flows.get(flow as usize));
@@ -176,7 +177,9 @@ impl<T: Default> Queue<T> {
             class.ring.push_back(flow);
         }
         class.len += 1;
-        class.queued = class.queued.plus(cost);
+        if !aside {
+            class.queued = class.queued.plus(cost);
+        }
         self.len += 1;
         Ticket { slot, generation: self.entries[slot as usize].generation }
     }
@@ -338,7 +341,7 @@ impl<T: Default> Queue<T> {
         }
         state.len -= 1;
         state.queued = state.queued.minus(cost);
-        let priority = state.priority;
+        let (priority, aside) = (state.priority, state.aside);
         if state.len == 0 {
             // A flow that has run empty saves nothing up. One that stands in the ring leaves it when its turn comes.
             state.deficit = 0;
@@ -348,7 +351,9 @@ impl<T: Default> Queue<T> {
         }
         if let Some(class) = classes.get_mut(&Reverse(priority)) {
             class.len -= 1;
-            class.queued = class.queued.minus(cost);
+            if !aside {
+                class.queued = class.queued.minus(cost);
+            }
             if class.len == 0 {
                 for flow in std::mem::take(&mut class.ring) {
                     retire(&mut flows[flow as usize], flow, by_name, free_flows);
@@ -387,6 +392,7 @@ impl<T: Default> Queue<T> {
         } else {
             class.ring.retain(|&other| other != flow);
         }
+        class.queued = class.queued.minus(state.queued);
         state.in_ring = false;
         state.aside = true;
         state.stamp = state.stamp.wrapping_add(1);
@@ -439,6 +445,7 @@ impl<T: Default> Queue<T> {
         state.in_ring = true;
         if let Some(class) = self.classes.get_mut(&Reverse(state.priority)) {
             class.ring.push_back(flow);
+            class.queued = class.queued.plus(state.queued);
         }
     }
 }

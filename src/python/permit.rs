@@ -138,7 +138,9 @@ impl Permit {
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
-            (held.grant, held.token.take())
+            let grant = held.grant;
+            held.grant = grant.released();
+            (grant, held.token.take())
         };
         if let Some(token) = token {
             self.driver.nesting.leave(py, token);
