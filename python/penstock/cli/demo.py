@@ -43,7 +43,7 @@ examples:
   penstock demo
   penstock demo --seed 7 --pattern penstock
   penstock demo --burst 60 --calls 1200 --told          a bucket that holds a whole minute, and is known to
-  penstock demo --enforcement fixed_window --per 5      quotas of five seconds, in windows
+  penstock demo --enforcement rolling_window --per 5 --requests 75 --tokens 45000
 """
 
 
@@ -124,7 +124,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="how many seconds of quota a token bucket holds (default: %(default)g)",
     )
     add("--sub-window", type=_number(0.001), default=1.0, metavar="S", help="its length (default: %(default)g)")
-    add("--latency", type=_number(0), default=0.3, metavar="S", help="median seconds per answer (default: %(default)g)")
+    add("--latency", type=_number(0), default=0.6, metavar="S", help="median seconds per answer (default: %(default)g)")
     add(
         "--network-jitter",
         type=_number(0),
@@ -179,15 +179,18 @@ async def _show(names: list[str], server: Server, work: list[Call], gate: Limite
     from rich.console import Console  # noqa: PLC0415
 
     from penstock.cli.run import run as one_run  # noqa: PLC0415
+    from penstock.cli.run import warm_up  # noqa: PLC0415
     from penstock.cli.scoreboard import Scoreboard, remarks, table  # noqa: PLC0415
 
     console = Console(highlight=False)
     sizes = [call.tokens for call in work]
     streamed = sum(call.body["stream"] for call in work)
     console.print(
-        f"{len(work):,} calls with the openai SDK, {streamed:,} of them streamed: {sum(sizes):,} tokens, "
-        f"{max(sizes):,} in the largest.\nThe provider allows {server}. The optimum is {best:.1f} s.\n"
+        f"{len(work):,} calls with the openai SDK, {streamed:,} streamed; {sum(sizes):,} tokens, the largest {max(sizes):,}."
     )
+    console.print(f"Quota: {server}.")
+    console.print(f"Answers take {server.latency:g} s. The optimum is {best:.1f} s.\n")
+    await warm_up(work[0])
     runs = []
     with Scoreboard(console, names, len(work)) as board:
         for name in names:

@@ -60,6 +60,6 @@ async def penstock(client: AsyncOpenAI, calls: Sequence[Call], gate: Limiter) ->
 #: By the names that the command line has for them: what the table calls each, and what it does.
 PATTERNS: dict[str, tuple[str, Pattern]] = {
     "gather": ("asyncio.gather", gather),
-    "semaphore": ("semaphore(5) + tenacity", semaphore),
+    "semaphore": ("semaphore(5)+tenacity", semaphore),
     "penstock": ("Penstock", penstock),
 }

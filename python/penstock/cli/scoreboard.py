@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from penstock.cli.run import Run
     from penstock.testing.provider import Summary
 
-_BAR = 24  # columns
+#: Columns; all of a line fits in 80.
+_BAR, _NAME = 20, 23
 
 
 class Scoreboard:
@@ -29,7 +30,7 @@ class Scoreboard:
 
     def __init__(self, console: Console, names: Sequence[str], calls: int) -> None:
         self._calls = calls
-        self._lines = {name: Text(f"{PATTERNS[name][0]:24}waits for its turn", style="dim") for name in names}
+        self._lines = {name: Text(f"{PATTERNS[name][0]:{_NAME}}waits for its turn", style="dim") for name in names}
         # Drawn when there is news, not by a thread: this process is busy enough with both sides of the calls.
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -51,9 +52,9 @@ class Scoreboard:
             return
         done = summary.admitted - summary.in_flight
         filled = _BAR * done // max(1, self._calls)
-        line = Text(f"{PATTERNS[name][0]:24}", style="bold")
+        line = Text(f"{PATTERNS[name][0]:{_NAME}}", style="bold")
         line.append("━" * filled, style="cyan")
-        line.append("━" * (_BAR - filled), style="bright_black")
+        line.append("─" * (_BAR - filled), style="bright_black")
         line.append(f" {done:>4} of {self._calls}  ", style="not bold")
         line.append(f"{summary.refused:>4} refused", style="red" if summary.refused else "green")
         line.append(f" {seconds:5.1f} s", style="not bold")
@@ -67,9 +68,18 @@ class Scoreboard:
 
 def table(runs: Sequence[Run]) -> Table:
     """The closing table; fits in 80 columns."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    result.add_column("pattern", no_wrap=True)
-    for heading in ("calls", "answered", "failed", "requests", "429s", "time", "time /\noptimum", "quota\nused"):
+    result = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    result.add_column("\npattern", no_wrap=True)
+    for heading in (
+        "\ncalls",
+        "\nanswered",
+        "calls\nfailed",
+        "requests\nsent",
+        "\n429s",
+        "\ntime",
+        "time by\noptimum",
+        "quota\nused",
+    ):
         result.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         result.add_row(
@@ -80,7 +90,7 @@ def table(runs: Sequence[Run]) -> Table:
             f"{run.sent:,}",
             _count(run.refused),
             f"{run.seconds:.1f} s",
-            f"{run.ratio:.2f}",
+            "-" if run.failed else f"{run.ratio:.2f}",  # who gives up is soon done
             f"{run.used:.0%}",
             style="bold" if run.name == "penstock" else "",
         )

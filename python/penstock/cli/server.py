@@ -36,7 +36,10 @@ class Server:
         """Make a fresh one; it runs once."""
         bursts = None
         if self.enforcement == "token_bucket":
-            bursts = {"requests": self._share(self.requests, self.burst), "tokens": self._share(self.tokens, self.burst)}
+            bursts = {
+                "requests": self._share(self.requests, self.burst),
+                "tokens": self._share(self.tokens, self.burst),
+            }
         return FakeProvider(
             requests=self.requests,
             tokens=self.tokens,
@@ -75,7 +78,8 @@ class Server:
         return min(amount, max(1, round(amount * seconds / self.per)))
 
     def __str__(self) -> str:
-        shape = self.enforcement.replace("_", " ")
+        """A line for a terminal: amounts, and how they are enforced."""
+        shape = f"by {self.enforcement.replace('_', ' ')}"
         if self.enforcement == "token_bucket":
-            shape += f" of {self.burst:g} s"
-        return f"{self.requests:,} requests and {self.tokens:,} tokens per {self.per:g} s ({shape})"
+            shape = f"in token buckets of {self.burst:g} s"
+        return f"{self.requests:,} requests and {self.tokens:,} tokens per {self.per:g} s, {shape}"
