@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-
 from penstock import AcquireTimeout, Limiter, Rate
 
 HOUR = 3_600

@@ -44,6 +44,7 @@ examples:
   penstock demo --seed 7 --pattern penstock
   penstock demo --burst 60 --calls 1200 --told          a bucket that holds a whole minute, and is known to
   penstock demo --enforcement rolling_window --per 5 --requests 75 --tokens 45000
+
 """
 
 
@@ -162,7 +163,7 @@ def run(command: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         best = optimum(server, work)
         gate = _limiter(server, told=options.told, concurrency=options.concurrency)
     except (TypeError, ValueError) as error:
-        command.error(str(error))
+        command.error(f"{error}; see --tokens, --burst and --largest")
     names = [name for name in _PATTERNS if not options.pattern or name in options.pattern]
     return asyncio.run(_show(names, server, work, gate, best))
 
@@ -171,7 +172,8 @@ def _limiter(server: Server, *, told: bool, concurrency: int) -> Limiter:
     from penstock.limiter import Limiter  # noqa: PLC0415
 
     requests, tokens = server.told() if told else server.published()
-    return Limiter(requests=requests, tokens=tokens, concurrency=concurrency, name="demo")
+    jitter = server.jitter if told else None
+    return Limiter(requests=requests, tokens=tokens, concurrency=concurrency, network_jitter=jitter, name="demo")
 
 
 async def _show(names: list[str], server: Server, work: list[Call], gate: Limiter, best: float) -> int:
@@ -185,9 +187,8 @@ async def _show(names: list[str], server: Server, work: list[Call], gate: Limite
     console = Console(highlight=False)
     sizes = [call.tokens for call in work]
     streamed = sum(call.body["stream"] for call in work)
-    console.print(
-        f"{len(work):,} calls with the openai SDK, {streamed:,} streamed; {sum(sizes):,} tokens, the largest {max(sizes):,}."
-    )
+    console.print(f"{len(work):,} calls with the openai SDK, {streamed:,} of them streamed.")
+    console.print(f"They take {sum(sizes):,} tokens, the largest {max(sizes):,}.")
     console.print(f"Quota: {server}.")
     console.print(f"Answers take {server.latency:g} s. The optimum is {best:.1f} s.\n")
     await warm_up(work[0])

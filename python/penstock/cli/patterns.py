@@ -27,12 +27,12 @@ class Pattern(Protocol):
 
 
 async def gather(client: AsyncOpenAI, calls: Sequence[Call], _gate: Limiter) -> list[str | BaseException]:
-    """All at once, as tutorials do it; nobody throttles but the SDK, which tries each call three times."""
+    """Make all at once, as tutorials do; nobody throttles but the SDK, which tries each call three times."""
     return await asyncio.gather(*(call.send(client) for call in calls), return_exceptions=True)
 
 
 async def semaphore(client: AsyncOpenAI, calls: Sequence[Call], _gate: Limiter) -> list[str | BaseException]:
-    """The usual repair: five at a time, and tenacity's retries, as OpenAI's cookbook has them, over those of the SDK."""
+    """Make five at a time, the usual repair, with tenacity's retries (those of OpenAI's cookbook) over the SDK's."""
     five = asyncio.Semaphore(5)
 
     @tenacity.retry(
@@ -46,7 +46,7 @@ async def semaphore(client: AsyncOpenAI, calls: Sequence[Call], _gate: Limiter) 
 
 
 async def penstock(client: AsyncOpenAI, calls: Sequence[Call], gate: Limiter) -> list[str | BaseException]:
-    """The same calls, behind a limiter."""
+    """Make all at once, behind a limiter."""
 
     # OpenAI counts a call when it arrives, with all that it may use at the most, and gives nothing back when the answer
     # is shorter. So what is charged stands, whatever the answer says that it used.

@@ -64,7 +64,7 @@ class Run:
 
 
 def optimum(server: Server, calls: Sequence[Call]) -> float:
-    """The seconds until the provider can have admitted the last of the calls, in their order, and then answered it.
+    """Compute the seconds until the provider can have admitted the calls, in their order, and answered the last one.
 
     Raises:
         ValueError: if one is larger than the provider ever admits.

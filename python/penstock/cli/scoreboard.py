@@ -67,7 +67,7 @@ class Scoreboard:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """The closing table; fits in 80 columns."""
+    """Make the closing table; it fits in 80 columns."""
     result = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     result.add_column("\npattern", no_wrap=True)
     for heading in (
@@ -102,7 +102,7 @@ def _count(wrong: int) -> Text:
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """What there is to say besides the figures: why calls have no answer."""
+    """Say what the figures do not: why calls have no answer."""
     return [
         f"{PATTERNS[run.name][0]}: {run.failed:,} of {run.calls:,} calls have no answer ("
         + ", ".join(f"{count:,} {name}" for name, count in sorted(run.errors.items()))

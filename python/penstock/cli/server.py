@@ -12,9 +12,10 @@ from penstock.testing.provider import FakeProvider
 if TYPE_CHECKING:
     from penstock.testing.provider import Enforcement
 
-#: Seconds by which the first request may be slower on its way than later ones: a burst that is told to a limiter must be
-#: this much smaller than the provider's, which cannot fill up any more while it is full.
-_MARGIN = 0.1
+#: Seconds by which requests may differ in how long they are on their way, on this machine. A limiter's bucket must be
+#: smaller than the provider's by what they refill: the limiter's refills from when the first request left, and the
+#: provider's, which was full, only from when that arrived. Measured: 0.02 s, and 0.16 s on a busy machine.
+_MARGIN = 0.2
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Server:
         )
 
     def published(self) -> tuple[Rate, Rate]:
-        """The limits of requests and of tokens as a provider's web page has them: amounts, and nothing more."""
+        """Give the limits of requests and of tokens as a provider's web page has them: amounts, and nothing more."""
         return Rate(self.requests, self.per), Rate(self.tokens, self.per)
 
     def told(self) -> tuple[Rate | list[Rate], Rate]:
-        """The limits of requests and of tokens in the provider's own shape."""
+        """Give the limits of requests and of tokens in the provider's own shape."""
         if self.enforcement == "token_bucket":
             return self._bucket(self.requests), self._bucket(self.tokens)
         requests, tokens = self._window(self.requests), self._window(self.tokens)
@@ -66,9 +67,13 @@ class Server:
             return [Rate(share, self.sub_window, burst=share), requests], tokens
         return requests, tokens
 
+    @property
+    def jitter(self) -> float:
+        """How many seconds requests may differ in how long they are on their way."""
+        return self.network_jitter + _MARGIN
+
     def _bucket(self, amount: int) -> Rate:
-        seconds = self.burst - self.network_jitter - _MARGIN
-        return Rate(amount, self.per, burst=self._share(amount, seconds), window=False)
+        return Rate(amount, self.per, burst=self._share(amount, self.burst - self.jitter), window=False)
 
     def _window(self, amount: int) -> Rate:
         """All of a window may leave at once; the guard does the rest."""
@@ -78,7 +83,7 @@ class Server:
         return min(amount, max(1, round(amount * seconds / self.per)))
 
     def __str__(self) -> str:
-        """A line for a terminal: amounts, and how they are enforced."""
+        """Say in a line how large the quota is and how it is enforced."""
         shape = f"by {self.enforcement.replace('_', ' ')}"
         if self.enforcement == "token_bucket":
             shape = f"in token buckets of {self.burst:g} s"
