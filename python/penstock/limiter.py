@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock import _core, _parking, decorate, fanout
+from penstock._core import RetryBudget
 from penstock.stats import Level, Stats
 
 assert _parking  # noqa: S101
@@ -12,6 +13,8 @@ assert _parking  # noqa: S101
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from penstock.retry import Retry
 
 
 class Limiter(_core.Limiter):
@@ -45,7 +48,7 @@ class Limiter(_core.Limiter):
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_retry_budget")
 
     def limit(
         self,
@@ -57,6 +60,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[..., str | int | None] | None = None,
         priority: int = 0,
         timeout: float | None = None,
+        retry: Retry | None = None,
         usage: Callable[[Any], Any] | None = None,
     ) -> Callable[[decorate.F], decorate.F]:
         """Put a permit around each call of a function, a coroutine, a generator or an async generator.
@@ -75,6 +79,8 @@ class Limiter(_core.Limiter):
             key: whom the call belongs to.
             priority: a higher one goes first.
             timeout: seconds that a call is ready to wait; 0 is now or never.
+            retry: how a failed call is tried again. Every attempt passes the limiter, which heeds what the provider
+                said; the cost of a failed one is settled as the provider counts failures.
             usage: from the result, what was used: a number of tokens, a dict of ``tokens``, ``input_tokens`` and
                 ``output_tokens``, a provider's usage object, or None to leave the estimate.
 
@@ -85,6 +91,7 @@ class Limiter(_core.Limiter):
         terms = decorate.Terms(
             self,
             usage,
+            retry,
             tokens=tokens,
             requests=requests,
             input_tokens=input_tokens,
@@ -182,6 +189,15 @@ class Limiter(_core.Limiter):
         return fanout.astream(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
+
+    @property
+    def retry_budget(self) -> RetryBudget:
+        """The share of this limiter's calls that may be retries: 20 % of those in flight, at least 3."""
+        try:
+            return self._retry_budget
+        except AttributeError:
+            self._retry_budget: RetryBudget = RetryBudget()
+            return self._retry_budget
 
     def stats(self) -> Stats:
         """A snapshot of the limiter's numbers."""
