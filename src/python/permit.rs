@@ -47,32 +47,49 @@ impl Cost {
 pub struct Nested {
     parent: Py<Permit>,
     covered: Option<cost::Cost>,
+    /// Whether the permit outside has been given back what it covers, since the call leaves later than that was charged.
+    deferred: bool,
 }
 
 impl Nested {
     /// Takes what the permit covers, if no other call has.
     pub fn cover(parent: Py<Permit>) -> Self {
         let covered = parent.get().take_cover();
-        Self { parent, covered }
+        Self { parent, covered, deferred: false }
     }
 
     /// What the nested call need not be charged for.
     pub fn covered(&self) -> cost::Cost {
-        self.covered.unwrap_or_default()
+        if self.deferred { cost::Cost::default() } else { self.covered.unwrap_or_default() }
+    }
+
+    /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
+    /// that is older than its departure would let others leave in the same moment.
+    pub fn defer(&mut self) {
+        if let Some(covered) = self.covered
+            && !std::mem::replace(&mut self.deferred, true)
+        {
+            self.parent.get().uncharge(covered);
+        }
     }
 
     /// The call has its permit: from here on the cover is used.
     fn spend(mut self) -> (Py<Permit>, cost::Cost) {
-        let covered = self.covered.take();
+        let covered = self.covered();
+        self.covered = None;
         let parent = Python::attach(|py| self.parent.clone_ref(py));
-        (parent, covered.unwrap_or_default())
+        (parent, covered)
     }
 }
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        if self.covered.is_some() {
-            self.parent.get().held.lock().cover = true;
+        if let Some(covered) = self.covered {
+            let parent = self.parent.get();
+            if self.deferred {
+                parent.recharge(covered);
+            }
+            parent.held.lock().cover = true;
         }
     }
 }
@@ -178,6 +195,14 @@ impl Permit {
     fn uncharge(&self, unused: cost::Cost) {
         let mut grant = self.held.lock().grant;
         let actual = grant.cost.minus(unused);
+        self.driver.gate.lock().settle(clock::now(), &mut grant, &actual);
+        self.held.lock().grant = grant;
+    }
+
+    /// Takes again what [`Permit::uncharge`] gave back, into debt if need be.
+    fn recharge(&self, back: cost::Cost) {
+        let mut grant = self.held.lock().grant;
+        let actual = grant.cost.plus(back);
         self.driver.gate.lock().settle(clock::now(), &mut grant, &actual);
         self.held.lock().grant = grant;
     }
