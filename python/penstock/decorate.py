@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from types import AsyncGeneratorType, GeneratorType
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock._core import Permit
@@ -56,6 +56,13 @@ class Terms:
             return _given_usage(self.usage(result))
         return usage_of(result) if self.limiter.counts else None
 
+    def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
+        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        used = self.used(item)
+        if used is None or before is None:
+            return used or before
+        return used if self.usage is not None else before.grown_to(used)
+
     def settle(self, permit: Permit, result: object) -> None:
         """Settle a permit by what its result says that the call used."""
         _settle(permit, self.used(result))
@@ -68,8 +75,8 @@ def _given_usage(used: object) -> Usage | None:
     if isinstance(used, (int, float)) and not isinstance(used, bool):
         return Usage(used)  # type: ignore[arg-type]  # settle() says what is wrong with a number
     if isinstance(used, Mapping) and used and used.keys() <= {"tokens", "input_tokens", "output_tokens"}:
-        sent, received = used.get("input_tokens"), used.get("output_tokens")
-        return Usage(used.get("tokens", (sent or 0) + (received or 0)), sent, received)
+        # settle() makes the sum of both where the total is not said, and says what is wrong.
+        return Usage(used.get("tokens"), used.get("input_tokens"), used.get("output_tokens"))  # type: ignore[arg-type]
     recognised = usage_of({"usage": used})
     if recognised is None:
         allowed = "a number of tokens, a dict of tokens, input_tokens and output_tokens, a usage object or None"
@@ -81,12 +88,14 @@ def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
     import inspect  # slow to import, and whoever has a function to decorate has it already
 
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
     target: Any = function
     while isinstance(target, functools.partial):
         target = target.func
-    if not inspect.isroutine(target) and not isinstance(target, type):
+    if not inspect.isroutine(target) and not isinstance(target, type) and not inspect.iscoroutinefunction(target):
         target = type(target).__call__
     wrapped: Any
     if inspect.isasyncgenfunction(target):
@@ -112,10 +121,9 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
             permit = await permit
         try:
             result = await function(*args, **kwargs)
-            if result.__class__ is AsyncGeneratorType:
-                # The call is not over before its stream is: that holds the permit from here on.
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _held_by_async_stream(terms, held, result)
+                return _unfinished(terms, held, result)
             if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
@@ -139,9 +147,9 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                     if delay is None:
                         raise
                 else:
-                    if result.__class__ is AsyncGeneratorType:
+                    if result.__class__ in _UNFINISHED:
                         held, permit = permit, None
-                        return _held_by_async_stream(terms, held, result)
+                        return _unfinished(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -160,9 +168,9 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
         try:
             result = function(*args, **kwargs)
-            if result.__class__ is GeneratorType:
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _held_by_stream(terms, held, result)
+                return _unfinished(terms, held, result)
             if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
@@ -184,9 +192,9 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                     if delay is None:
                         raise
                 else:
-                    if result.__class__ is GeneratorType:
+                    if result.__class__ in _UNFINISHED:
                         held, permit = permit, None
-                        return _held_by_stream(terms, held, result)
+                        return _unfinished(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -195,6 +203,34 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
             pause(delay)
 
     return wrapper if retry is None else persistent
+
+
+#: What a call may give that is not over when the call is.
+_UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
+
+
+def _unfinished(terms: Terms, permit: Permit, result: Any) -> Any:
+    """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs inside it."""
+    permit.suspend()
+
+    def resume(*_: Any) -> Permit:
+        permit.resume()
+        return permit
+
+    if result.__class__ is CoroutineType:
+        return _finish(terms, resume, result)
+    wrap: Any = _generator if result.__class__ is GeneratorType else _async_generator
+    return wrap(terms, resume, lambda *_: result)()
+
+
+async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any]) -> Any:
+    permit = resume()
+    try:
+        result = await coroutine
+        terms.settle(permit, result)
+        return result
+    finally:
+        permit.release()
 
 
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
@@ -217,9 +253,19 @@ def _generator(
                 step, sent = inner.send, None
                 try:
                     while True:
-                        item = step(sent)
+                        try:
+                            item = step(sent)
+                        except StopIteration as stop:
+                            return stop.value
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
                         streamed = True
-                        used = terms.used(item) or used
+                        used = terms.used_so_far(item, used)
                         permit.suspend()
                         try:
                             sent, step = (yield item), inner.send
@@ -229,19 +275,13 @@ def _generator(
                             sent, step = error, inner.throw
                         finally:
                             permit.resume()
-                except StopIteration as stop:
-                    return stop.value
-                except Exception as error:
-                    if retry is None or call is None:
-                        raise
-                    delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                    if delay is None:
-                        raise
                 finally:
                     inner.close()
             finally:
-                _settle(permit, used)
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
             pause(delay)
 
     return wrapper
@@ -264,9 +304,19 @@ def _async_generator(
                 step, sent = inner.asend, None
                 try:
                     while True:
-                        item = await step(sent)
+                        try:
+                            item = await step(sent)
+                        except StopAsyncIteration:
+                            return
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
                         streamed = True
-                        used = terms.used(item) or used
+                        used = terms.used_so_far(item, used)
                         permit.suspend()
                         try:
                             sent, step = (yield item), inner.asend
@@ -276,34 +326,16 @@ def _async_generator(
                             sent, step = error, inner.athrow
                         finally:
                             permit.resume()
-                except StopAsyncIteration:
-                    return
-                except Exception as error:
-                    if retry is None or call is None:
-                        raise
-                    delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                    if delay is None:
-                        raise
                 finally:
                     await inner.aclose()
             finally:
-                _settle(permit, used)
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
             await apause(delay)
 
     return wrapper
-
-
-def _held_by_stream(terms: Terms, permit: Permit, stream: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """The stream that a call gave: it holds the call's permit from here on."""
-    held: Generator[Any, Any, Any] = _generator(terms, lambda *_: permit, lambda *_: stream)()
-    return held
-
-
-def _held_by_async_stream(terms: Terms, permit: Permit, stream: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
-    """The stream that a call gave: it holds the call's permit from here on."""
-    held: AsyncGenerator[Any, Any] = _async_generator(terms, lambda *_: permit, lambda *_: stream)()
-    return held
 
 
 def _settle(permit: Permit, used: Usage | None) -> None:

@@ -69,10 +69,11 @@ class Limiter(_core.Limiter):
         """Put a permit around each call of a function, a coroutine, a generator or an async generator.
 
         Costs and key may be functions: they are called with the arguments of the call. A generator holds its permit
-        until it is exhausted, closed or dropped, and so does one that a decorated function or coroutine returns.
+        until it is exhausted, closed or dropped, and so does one that a decorated function or coroutine returns; a
+        coroutine that a function returns holds it until it is done.
 
         When the limiter counts tokens, the permit is settled by what the result says that it used: results of OpenAI,
-        Anthropic, Google, LangChain, LlamaIndex and AutoGen are recognised (of a stream: its last item that says so).
+        Anthropic, Google, LangChain, LlamaIndex and AutoGen are recognised (of a stream: what its items say together).
 
         Args:
             tokens: estimated tokens of a call.
@@ -85,7 +86,8 @@ class Limiter(_core.Limiter):
             retry: how a failed call is tried again. Every attempt passes the limiter, which heeds what the provider
                 said; the cost of a failed one is settled as the provider counts failures.
             usage: from the result, what was used: a number of tokens, a dict of ``tokens``, ``input_tokens`` and
-                ``output_tokens``, a provider's usage object, or None to leave the estimate.
+                ``output_tokens``, a provider's usage object, or None to leave the estimate. Of a stream it is asked for
+                each item, and the last that says something counts.
 
         Raises:
             AcquireTimeout, CostExceedsLimit, QueueFull: from the decorated call, before it is made.

@@ -37,6 +37,7 @@ struct Timer {
 struct EventLoop {
     object: Py<PyAny>,
     tick: Py<Tick>,
+    alarm: Py<Tick>,
     /// Calls that wait in it.
     parked: usize,
     timer: Option<Timer>,
@@ -52,17 +53,18 @@ pub struct Loops {
     loops: Vec<Option<EventLoop>>,
 }
 
-/// What a loop calls back: when its timer is due, or when its inbox has something.
+/// What a loop calls back: when its inbox has something, or as the alarm of its timer.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Tick {
     driver: Arc<Driver>,
     id: LoopId,
+    alarm: bool,
 }
 
 #[pymethods]
 impl Tick {
     fn __call__(&self, py: Python<'_>) {
-        let inbox = self.driver.loops.lock().collect(self.id);
+        let inbox = self.driver.loops.lock().collect(self.id, self.alarm);
         for future in &inbox {
             resolve(future.bind(py));
         }
@@ -105,9 +107,10 @@ impl Loops {
         }
         let place = self.loops.iter().position(Option::is_none).unwrap_or(self.loops.len());
         let id = LoopId::try_from(place).map_err(|_| PyRuntimeError::new_err("too many event loops"))?;
-        let tick = Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id })?;
+        let tick = |alarm| Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id, alarm });
+        let (tick, alarm) = (tick(false)?, tick(true)?);
         let object = event_loop.clone().unbind();
-        let known = EventLoop { object, tick, parked: 1, timer: None, inbox: Vec::new(), called: false };
+        let known = EventLoop { object, tick, alarm, parked: 1, timer: None, inbox: Vec::new(), called: false };
         if place == self.loops.len() {
             self.loops.push(Some(known));
         } else {
@@ -133,12 +136,13 @@ impl Loops {
         self.loops.get_mut(id as usize)?.take().map(Forgotten)
     }
 
-    /// Takes the inbox out, and the timer if it was that which rang.
-    fn collect(&mut self, id: LoopId) -> Vec<Py<PyAny>> {
+    /// Takes the inbox out, and the timer if it was that which rang: late, or a little early, and then it is set again.
+    fn collect(&mut self, id: LoopId, alarm: bool) -> Vec<Py<PyAny>> {
         let Some(known) = self.get(id) else { return Vec::new() };
-        known.called = false;
-        if known.timer.as_ref().is_some_and(|timer| timer.at <= clock::now()) {
+        if alarm {
             known.timer = None;
+        } else {
+            known.called = false;
         }
         std::mem::take(&mut known.inbox)
     }
@@ -174,20 +178,20 @@ fn cancel(py: Python<'_>, handle: &Py<PyAny>) {
 /// Sets the timer of a loop, from its own thread, unless it rings by then anyway.
 pub fn arm(driver: &Driver, event_loop: &Bound<'_, PyAny>, id: LoopId, at: Nanos) -> PyResult<()> {
     let py = event_loop.py();
-    let (tick, old) = {
+    let (alarm, old) = {
         let mut loops = driver.loops.lock();
         let Some(known) = loops.get(id) else { return Ok(()) };
         if known.timer.as_ref().is_some_and(|timer| timer.at <= at) {
             return Ok(());
         }
-        (known.tick.clone_ref(py), known.timer.take())
+        (known.alarm.clone_ref(py), known.timer.take())
     };
     if let Some(old) = old {
         cancel(py, &old.handle);
     }
     let time: f64 = event_loop.call_method0(intern!(py, "time"))?.extract()?;
     let due = time + to_seconds(delay(event_loop, at.saturating_sub(clock::now())));
-    let handle = event_loop.call_method1(intern!(py, "call_at"), (due, tick))?.unbind();
+    let handle = event_loop.call_method1(intern!(py, "call_at"), (due, alarm))?.unbind();
     let unused = {
         let mut loops = driver.loops.lock();
         match loops.get(id) {
@@ -201,8 +205,8 @@ pub fn arm(driver: &Driver, event_loop: &Bound<'_, PyAny>, id: LoopId, at: Nanos
     Ok(())
 }
 
-/// asyncio's own loops ring on time or later. Others round to milliseconds, down as well as up; asked for the next
-/// whole one they do not ring early.
+/// asyncio's own loops ring on time, within a microsecond. Others count in milliseconds and round down: asked for the
+/// next whole one they ring less than one early or late.
 fn delay(event_loop: &Bound<'_, PyAny>, delay: Nanos) -> Nanos {
     static BASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = event_loop.py();

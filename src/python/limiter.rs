@@ -14,7 +14,7 @@ use crate::keys::PerKey;
 use crate::pace::FULL;
 use crate::rate;
 
-use super::convert::{given, optional_seconds, seconds, shown, to_seconds, whole};
+use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
 use super::rate::rates;
@@ -44,7 +44,7 @@ fn limits(values: [(Dimension, Any<'_, '_>); 4]) -> PyResult<Vec<(Dimension, rat
     let mut limits = Vec::new();
     for (dimension, value) in values {
         if let Some(value) = given(value) {
-            limits.extend(rates(dimension, value)?.into_iter().map(|rate| (dimension, rate)));
+            limits.extend(rates(dimension.name(), value)?.into_iter().map(|rate| (dimension, rate)));
         }
     }
     Ok(limits)
@@ -66,22 +66,15 @@ fn per_key(value: &Bound<'_, PyAny>) -> PyResult<PerKey> {
             limits.concurrency = bounded("per_key['concurrency']", Some(&value), 1)?;
         } else if let Some(dimension) = Dimension::from_name(&name) {
             if !value.is_none() {
-                limits.rates.extend(rates(dimension, &value)?.into_iter().map(|rate| (dimension, rate)));
+                let rates = rates(&format!("per_key['{name}']"), &value)?;
+                limits.rates.extend(rates.into_iter().map(|rate| (dimension, rate)));
             }
         } else {
             let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-            return Err(PyValueError::new_err(format!("per_key has an unknown dimension {name:?}; known are {known}")));
+            return Err(PyValueError::new_err(format!("per_key has an unknown dimension '{name}'; known are {known}")));
         }
     }
     Ok(limits)
-}
-
-fn one_of(name: &str, value: &str, allowed: &[&str]) -> PyResult<()> {
-    if allowed.contains(&value) {
-        return Ok(());
-    }
-    let allowed: Vec<_> = allowed.iter().map(|value| format!("{value:?}")).collect();
-    Err(PyValueError::new_err(format!("{name} must be {}, not {value:?}", allowed.join(" or "))))
 }
 
 fn fresh_name() -> String {
@@ -101,7 +94,9 @@ impl Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None,
-        per_key=None, name=None, store="memory://", network_jitter=None, max_waiting=None, on_store_failure="share"))]
+        per_key=None, name=None, store=None, network_jitter=None, max_waiting=None, on_store_failure=None),
+        text_signature = "(*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None, \
+        per_key=None, name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share')")]
     #[allow(clippy::too_many_arguments)]
     fn new(
         requests: Any<'_, '_>,
@@ -110,14 +105,19 @@ impl Limiter {
         output_tokens: Any<'_, '_>,
         concurrency: Any<'_, '_>,
         per_key: Any<'_, '_>,
-        name: Option<String>,
-        store: &str,
+        name: Any<'_, '_>,
+        store: Any<'_, '_>,
         network_jitter: Any<'_, '_>,
         max_waiting: Any<'_, '_>,
-        on_store_failure: &str,
+        on_store_failure: Any<'_, '_>,
     ) -> PyResult<Self> {
-        one_of("store", store, &["memory://"])?;
-        one_of("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
+        let known = |name, value: Any<'_, '_>, allowed: &[&str]| match given(value) {
+            Some(value) => one_of(name, value, allowed),
+            None => Ok(allowed.first().copied().unwrap_or_default().to_owned()),
+        };
+        let store = known("store", store, &["memory://"])?;
+        known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
+        let name = given(name).map(|name| text("name", name)).transpose()?;
         if name.as_ref().is_some_and(String::is_empty) {
             return Err(PyValueError::new_err("name must not be empty; leave it out for one of its own"));
         }
@@ -134,13 +134,8 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
         let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
-        let limiter = Self {
-            driver,
-            store: store.to_owned(),
-            counts: AtomicBool::new(false),
-            one: Request::one(),
-            blocks: Arc::default(),
-        };
+        let limiter =
+            Self { driver, store, counts: AtomicBool::new(false), one: Request::one(), blocks: Arc::default() };
         limiter.note_dimensions();
         Ok(limiter)
     }
@@ -335,11 +330,11 @@ impl Limiter {
             if name == "concurrency" {
                 concurrency = Some(bounded("concurrency", Some(&value), 1)?);
             } else if let Some(dimension) = Dimension::from_name(&name) {
-                let fresh = if value.is_none() { Vec::new() } else { rates(dimension, &value)? };
+                let fresh = if value.is_none() { Vec::new() } else { rates(&name, &value)? };
                 changes.push((dimension, fresh));
             } else {
                 let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-                return Err(PyTypeError::new_err(format!("update() has no argument {name:?}; known are {known}")));
+                return Err(PyTypeError::new_err(format!("update() has no argument '{name}'; known are {known}")));
             }
         }
         // Everything was looked at before anything is changed.

@@ -27,14 +27,15 @@ impl Blocks {
         Ok(())
     }
 
-    /// A block ends: that of this task tree if it can be told, else any.
+    /// A block ends: that of this task tree if it can be told; else one whose permit was given back early; else any.
     pub fn leave(&self, py: Python<'_>, driver: &Driver) {
         let mut inside = driver.nesting.enclosing(py);
         let permit = loop {
             let Some(permit) = inside else {
                 let mut held = self.held.lock();
-                let any = held.keys().next().copied();
-                break any.and_then(|place| held.remove(&place));
+                let early = held.iter().find(|(_, permit)| permit.get().is_released());
+                let place = early.or_else(|| held.iter().next()).map(|(&place, _)| place);
+                break place.and_then(|place| held.remove(&place));
             };
             if let Some(own) = self.held.lock().remove(&(permit.as_ptr() as usize)) {
                 break Some(own);

@@ -5,7 +5,7 @@
 //! it is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -43,7 +43,7 @@ struct Sleep {
     until: Nanos,
 }
 
-/// A place in the queue. Awaitable from a task; parked by `penstock._parking` from a thread.
+/// A place in the queue: of a task, through [`Acquire`] and the like, or of a thread that `penstock._parking` parks.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
     driver: Arc<Driver>,
@@ -242,32 +242,6 @@ impl Step {
 
 #[pymethods]
 impl Waiter {
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        Self::step(slf)?.into_next()
-    }
-
-    /// One step of the task that awaits it; the value says nothing.
-    fn send(slf: &Bound<'_, Self>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        Self::step(slf)?.into_next()
-    }
-
-    /// Gives up, as `close` does, and raises what was thrown in.
-    #[pyo3(signature = (kind, value=None, traceback=None))]
-    fn throw(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let py = kind.py();
-        self.cancel(py);
-        Err(thrown(kind, value, traceback))
-    }
-
     /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
     fn close(&self, py: Python<'_>) {
         self.cancel(py);
@@ -345,36 +319,66 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
     PyErr::from_value(value)
 }
 
-/// What `aacquire` gives to one who must wait: await it once. Dropped without being awaited, it leaves the queue.
+/// What `aacquire` gives to one who must wait: await it once. Dropped before it is through, it gives up: Python up to
+/// 3.12 drops what a closed async generator awaits without a word to it.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Acquire {
-    waiter: Mutex<Option<Py<Waiter>>>,
+    waiter: Py<Waiter>,
+    awaited: AtomicBool,
+    /// Whether another awaitable looks after the waiter from here on.
+    handed_on: AtomicBool,
 }
 
 impl Acquire {
     pub fn new(waiter: Py<Waiter>) -> Self {
-        Self { waiter: Mutex::new(Some(waiter)) }
+        Self { waiter, awaited: AtomicBool::new(false), handed_on: AtomicBool::new(false) }
     }
 }
 
 #[pymethods]
 impl Acquire {
-    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let waiter = self.waiter.lock().take();
-        let waiter = waiter.ok_or_else(over)?;
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.awaited.swap(true, Ordering::Relaxed) {
+            return Err(over());
+        }
         if event_loop::running(py).is_some() {
-            return Ok(waiter.into_any());
+            return Ok(slf.clone().into_any());
         }
         let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign"))?;
-        let iterator = foreign.call1((waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"));
-        iterator.map(Bound::unbind).inspect_err(|_| waiter.get().cancel(py))
+        let iterator = foreign.call1((this.waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"))?;
+        this.handed_on.store(true, Ordering::Relaxed);
+        Ok(iterator)
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Waiter::step(self.waiter.bind(py))?.into_next()
+    }
+
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.__next__(value.py())
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.waiter.get().cancel(kind.py());
+        Err(thrown(kind, value, traceback))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.waiter.get().cancel(py);
     }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter.get_mut().take() {
-            let _ = Python::try_attach(|py| waiter.get().cancel(py));
+        if !*self.handed_on.get_mut() {
+            let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
         }
     }
 }
