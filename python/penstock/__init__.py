@@ -13,15 +13,17 @@ queue in which the first comes first::
     results = await gate.gather(*(summarize(text) for text in texts))
 """
 
-from penstock._core import Cost, Permit, Rate, estimate_tokens
+from penstock._core import Cost, Permit, Rate, RetryBudget, Verdict, __version__, estimate_tokens
 from penstock.errors import (
     AcquireTimeout,
     CostExceedsLimit,
     PenstockError,
     QueueFull,
+    QuotaExhausted,
 )
 from penstock.limiter import Limiter
 from penstock.rates import per_day, per_hour, per_minute, per_second
+from penstock.retry import GaveUp, Retry
 from penstock.stats import Level, Stats
 from penstock.usage import Usage
 
@@ -29,14 +31,20 @@ __all__ = [
     "AcquireTimeout",
     "Cost",
     "CostExceedsLimit",
+    "GaveUp",
     "Level",
     "Limiter",
     "PenstockError",
     "Permit",
     "QueueFull",
+    "QuotaExhausted",
     "Rate",
+    "Retry",
+    "RetryBudget",
     "Stats",
     "Usage",
+    "Verdict",
+    "__version__",
     "estimate_tokens",
     "per_day",
     "per_hour",

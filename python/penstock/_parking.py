@@ -5,7 +5,7 @@ Threads park in Python, on a lock, so that signals reach them: a sleep in Rust w
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import threading
 import time
@@ -80,10 +80,9 @@ class _TrioLock:
         self._trio = trio
 
     def release(self) -> None:
-        try:
+        # The task that slept here may be gone with its run; it gave back what it had.
+        with contextlib.suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(self._event.set)
-        except self._trio.RunFinishedError:
-            pass  # the task that slept here is gone with its run, and gave back what it had
 
     async def sleep(self, seconds: float) -> None:
         if seconds < 0:
@@ -106,10 +105,6 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.after_fork)
-
-
 def pause(seconds: float) -> None:
     """Sleep in a thread, between two attempts."""
     if seconds > 0:
@@ -122,6 +117,6 @@ async def apause(seconds: float) -> None:
     if trio is not None and _in_trio(trio):
         await trio.sleep(seconds)
     else:
-        import asyncio  # noqa: PLC0415  costs 20 ms, and whoever has a loop has it already
+        import asyncio  # costs 20 ms, and whoever has a loop has it already
 
         await asyncio.sleep(seconds)

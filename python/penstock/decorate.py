@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock._core import Permit
+from penstock._parking import apause, pause
 from penstock.usage import Usage, usage_of
 
 if TYPE_CHECKING:
-    from penstock._core import Scope
+    from penstock._core import Attempts, Scope
     from penstock.limiter import Limiter
+    from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Gives the permit of a call with these arguments; for a task, possibly something to await.
@@ -23,13 +24,16 @@ Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 class Terms:
     """On what terms a decorated function gets its permits: its costs, as numbers or as functions of its arguments."""
 
-    __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "usage")
+    __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "retry", "usage")
 
-    def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, **terms: Any) -> None:
+    def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any) -> None:
+        if retry is not None and not hasattr(retry, "after"):
+            raise TypeError(f"retry must be a Retry or None, not {retry!r}")
         if usage is not None and not callable(usage):
             raise TypeError(f"usage must be a function of a call's result, or None, not {usage!r}")
         self.limiter = limiter
         self.usage = usage
+        self.retry = retry
         self._of_call = {name: value for name, value in terms.items() if callable(value)}
         self._fixed = {name: value for name, value in terms.items() if name not in self._of_call}
         self._scope = limiter.permit(**self._fixed)  # what cannot be is refused when the decorator is written
@@ -82,6 +86,8 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
+    import inspect  # slow to import, and whoever has a function to decorate has it already
+
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
     if not callable(function):
@@ -93,22 +99,24 @@ def decorate(terms: Terms, function: F) -> F:
         target = type(target).__call__
     wrapped: Any
     if inspect.isasyncgenfunction(target):
-        wrapped = _async_generator(terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function)
+        wrapped = _async_generator(
+            terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry
+        )
     elif inspect.isgeneratorfunction(target):
-        wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function)
+        wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function, terms.retry)
     elif inspect.iscoroutinefunction(target):
         wrapped = _coroutine(terms, function)
     else:
         wrapped = _function(terms, function)
-    return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+    return cast("F", functools.wraps(function)(wrapped))
 
 
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
-    limiter, scope = terms.limiter, terms.fixed
+    limiter, scope, retry = terms.limiter, terms.fixed, terms.retry
     abegin = None if scope is None else scope.abegin
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+        permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
         if permit.__class__ is not Permit:
             permit = await permit
         try:
@@ -116,35 +124,85 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
             if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
                 return _unfinished(terms, held, result)
-            if limiter.counts or terms.usage is not None:
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
             if permit is not None:
                 permit.release()
 
-    return wrapper
+    async def persistent(*args: Any, **kwargs: Any) -> Any:
+        assert retry is not None  # noqa: S101
+        call: Attempts | None = None
+        while True:
+            permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+            if permit.__class__ is not Permit:
+                permit = await permit
+            try:
+                call = call or retry.start(limiter)
+                try:
+                    result = await function(*args, **kwargs)
+                except Exception as error:
+                    delay = retry.after(call, error, limiter, permit)
+                    if delay is None:
+                        raise
+                else:
+                    if result.__class__ in _UNFINISHED:
+                        held, permit = permit, None
+                        return _unfinished(terms, held, result)
+                    terms.settle(permit, result)
+                    return result
+            finally:
+                if permit is not None:
+                    permit.release()
+            await apause(delay)
+
+    return wrapper if retry is None else persistent
 
 
 def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
-    limiter, scope = terms.limiter, terms.fixed
+    limiter, scope, retry = terms.limiter, terms.fixed, terms.retry
     begin = None if scope is None else scope.begin
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
         try:
             result = function(*args, **kwargs)
             if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
                 return _unfinished(terms, held, result)
-            if limiter.counts or terms.usage is not None:
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
             if permit is not None:
                 permit.release()
 
-    return wrapper
+    def persistent(*args: Any, **kwargs: Any) -> Any:
+        assert retry is not None  # noqa: S101
+        call: Attempts | None = None
+        while True:
+            permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+            try:
+                call = call or retry.start(limiter)
+                try:
+                    result = function(*args, **kwargs)
+                except Exception as error:
+                    delay = retry.after(call, error, limiter, permit)
+                    if delay is None:
+                        raise
+                else:
+                    if result.__class__ in _UNFINISHED:
+                        held, permit = permit, None
+                        return _unfinished(terms, held, result)
+                    terms.settle(permit, result)
+                    return result
+            finally:
+                if permit is not None:
+                    permit.release()
+            pause(delay)
+
+    return wrapper if retry is None else persistent
 
 
 #: What a call may give that is not over when the call is.
@@ -176,75 +234,106 @@ async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Corouti
 
 
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
-# generator itself runs: suspended before each item is handed out, resumed when the next one is asked for.
+# generator itself runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that
+# fails is begun anew only while nobody has seen any of it.
 
 
-def _generator(terms: Terms, begin: Begin, make: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
+def _generator(
+    terms: Terms, begin: Begin, make: Callable[..., Generator[Any, Any, Any]], retry: Retry | None = None
+) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        permit = begin(args, kwargs)
-        used: Usage | None = None
-        try:
-            inner = make(*args, **kwargs)
-            step, sent = inner.send, None
+        call: Attempts | None = None
+        while True:
+            permit = begin(args, kwargs)
+            used: Usage | None = None
+            streamed = False
             try:
-                while True:
-                    try:
-                        item = step(sent)
-                    except StopIteration as stop:
-                        return stop.value
-                    used = terms.used_so_far(item, used)
-                    permit.suspend()
-                    try:
-                        sent, step = (yield item), inner.send
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                        sent, step = error, inner.throw
-                    finally:
-                        permit.resume()
+                call = call or (retry.start(terms.limiter) if retry is not None else None)
+                inner = make(*args, **kwargs)
+                step, sent = inner.send, None
+                try:
+                    while True:
+                        try:
+                            item = step(sent)
+                        except StopIteration as stop:
+                            return stop.value
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
+                        streamed = True
+                        used = terms.used_so_far(item, used)
+                        permit.suspend()
+                        try:
+                            sent, step = (yield item), inner.send
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                            sent, step = error, inner.throw
+                        finally:
+                            permit.resume()
+                finally:
+                    inner.close()
             finally:
-                inner.close()
-        finally:
-            try:
-                _settle(permit, used)
-            finally:
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
+            pause(delay)
 
     return wrapper
 
 
-def _async_generator(terms: Terms, begin: Begin, make: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
+def _async_generator(
+    terms: Terms, begin: Begin, make: Callable[..., AsyncGenerator[Any, Any]], retry: Retry | None = None
+) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        permit = begin(args, kwargs)
-        if permit.__class__ is not Permit:
-            permit = await permit
-        used: Usage | None = None
-        try:
-            inner = make(*args, **kwargs)
-            step, sent = inner.asend, None
+        call: Attempts | None = None
+        while True:
+            permit = begin(args, kwargs)
+            if permit.__class__ is not Permit:
+                permit = await permit
+            used: Usage | None = None
+            streamed = False
             try:
-                while True:
-                    try:
-                        item = await step(sent)
-                    except StopAsyncIteration:
-                        return
-                    used = terms.used_so_far(item, used)
-                    permit.suspend()
-                    try:
-                        sent, step = (yield item), inner.asend
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                        sent, step = error, inner.athrow
-                    finally:
-                        permit.resume()
+                call = call or (retry.start(terms.limiter) if retry is not None else None)
+                inner = make(*args, **kwargs)
+                step, sent = inner.asend, None
+                try:
+                    while True:
+                        try:
+                            item = await step(sent)
+                        except StopAsyncIteration:
+                            return
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
+                        streamed = True
+                        used = terms.used_so_far(item, used)
+                        permit.suspend()
+                        try:
+                            sent, step = (yield item), inner.asend
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                            sent, step = error, inner.athrow
+                        finally:
+                            permit.resume()
+                finally:
+                    await inner.aclose()
             finally:
-                await inner.aclose()
-        finally:
-            try:
-                _settle(permit, used)
-            finally:
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
+            await apause(delay)
 
     return wrapper
 

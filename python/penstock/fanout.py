@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from penstock.progress import Progress
 from penstock.usage import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
@@ -142,14 +141,17 @@ def map_in_threads(
 ) -> list[Any]:
     """See `Limiter.map`.
 
-    This thread asks for the permits, so that they are given in order and Ctrl-C ends the wait; a permit is asked for only
-    when a thread is free to use it.
+    This thread asks for the permits, so that they are given in order and Ctrl-C ends the wait; a permit is asked for
+    only when a thread is free to use it.
     """
     iterator = _iterator(function, items)
     results: dict[int, Any] = {}
     running: dict[Future[Any], int] = {}
     threads = limiter.stats().concurrency or _THREADS
-    with ThreadPoolExecutor(threads, "penstock-map") as pool, Progress(limiter, _length(items), shown=progress) as shown:
+    with (
+        ThreadPoolExecutor(threads, "penstock-map") as pool,
+        Progress(limiter, _length(items), shown=progress) as shown,
+    ):
 
         def collect(done: Iterable[Future[Any]]) -> None:
             for future in done:
@@ -195,13 +197,13 @@ async def _acall(permit: Permit, function: Callable[[Any], Awaitable[Any]], item
         return result
 
 
-async def amap(limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any) -> list[Any]:
+async def amap(
+    limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any
+) -> list[Any]:
     """See `Limiter.amap`."""
-    results: dict[int, Any] = {}
     stream = astream(limiter, function, items, **terms)
     try:
-        async for index, result in stream:
-            results[index] = result
+        results = {index: result async for index, result in stream}
     finally:
         await stream.aclose()
     return _ordered(results)

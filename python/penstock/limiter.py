@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from penstock import _core, _parking, decorate, fanout
+import penstock._parking  # noqa: F401  the core calls it by name: imported here, no wait and no fork meets an import
+from penstock import _core, decorate
+from penstock._core import RetryBudget
 from penstock.stats import Level, Stats
-
-assert _parking  # noqa: S101
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from penstock.retry import Retry
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Limiter(_core.Limiter):
@@ -45,7 +51,7 @@ class Limiter(_core.Limiter):
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_retry_budget")
 
     def limit(
         self,
@@ -57,6 +63,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[..., str | int | None] | None = None,
         priority: int = 0,
         timeout: float | None = None,
+        retry: Retry | None = None,
         usage: Callable[[Any], Any] | None = None,
     ) -> Callable[[decorate.F], decorate.F]:
         """Put a permit around each call of a function, a coroutine, a generator or an async generator.
@@ -76,6 +83,8 @@ class Limiter(_core.Limiter):
             key: whom the call belongs to.
             priority: a higher one goes first.
             timeout: seconds that a call is ready to wait; 0 is now or never.
+            retry: how a failed call is tried again. Every attempt passes the limiter, which heeds what the provider
+                said; the cost of a failed one is settled as the provider counts failures.
             usage: from the result, what was used: a number of tokens, a dict of ``tokens``, ``input_tokens`` and
                 ``output_tokens``, a provider's usage object, or None to leave the estimate. Of a stream it is asked for
                 each item, and the last that says something counts.
@@ -87,6 +96,7 @@ class Limiter(_core.Limiter):
         terms = decorate.Terms(
             self,
             usage,
+            retry,
             tokens=tokens,
             requests=requests,
             input_tokens=input_tokens,
@@ -97,6 +107,22 @@ class Limiter(_core.Limiter):
         )
         return lambda function: decorate.decorate(terms, function)
 
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: Literal[False] = False,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T]]: ...
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: bool,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T | BaseException]]: ...
     def gather(
         self,
         *awaitables: Awaitable[Any],
@@ -118,8 +144,32 @@ class Limiter(_core.Limiter):
         Raises:
             ValueError: when ``tokens`` is a sequence of another length than the awaitables.
         """
+        from penstock import fanout  # asyncio is slow to import; who calls this has it already
+
         return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         function: Callable[[Any], Any],
@@ -144,10 +194,34 @@ class Limiter(_core.Limiter):
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
         """
+        from penstock import fanout
+
         return fanout.map_in_threads(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     async def amap(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -163,10 +237,34 @@ class Limiter(_core.Limiter):
         A task is made only for a call that is admitted: a million items need no million tasks. Arguments as in `map`;
         the first exception cancels the calls under way.
         """
+        from penstock import fanout
+
         return await fanout.amap(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R]]: ...
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
     def astream(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -181,12 +279,27 @@ class Limiter(_core.Limiter):
 
         Leaving the loop early cancels the calls under way.
         """
+        from penstock import fanout
+
         return fanout.astream(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
+
+    @property
+    def retry_budget(self) -> RetryBudget:
+        """The share of this limiter's calls that may be retries: 20 % of those in flight, at least 3."""
+        try:
+            return self._retry_budget
+        except AttributeError:
+            self._retry_budget: RetryBudget = RetryBudget()
+            return self._retry_budget
 
     def stats(self) -> Stats:
         """A snapshot of the limiter's numbers."""
         numbers = self.snapshot()
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.after_fork)

@@ -1,8 +1,8 @@
 """What a call really used, read from its result.
 
 Results are recognised by their shape, so nothing is imported: OpenAI (chat completions, responses, embeddings),
-Anthropic, Google, LangChain (messages, ``LLMResult``), LlamaIndex (responses with ``raw``) and AutoGen (``CreateResult``,
-``TaskResult``), their dicts, and lists of any of these.
+Anthropic, Google, LangChain (messages, ``LLMResult``), LlamaIndex (responses with ``raw``) and AutoGen
+(``CreateResult``, ``TaskResult``), their dicts, and lists of any of these.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// A whole number from `least` to `most`. An integral float counts as one.
+#[inline]
 pub fn whole(name: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
     let wrong =
         || PyValueError::new_err(format!("{name} must be a whole number from {least} to {most}, not {}", shown(value)));
@@ -80,7 +81,11 @@ pub fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Nanos> {
         Ok(number) => number,
         // An int beyond any float.
         Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
-            if value.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY }
+            if value.lt(0)? {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            }
         }
         Err(_) => return Err(PyTypeError::new_err(wrong())),
     };

@@ -18,10 +18,13 @@ use std::sync::Arc;
 /// Names a loop among those of one limiter.
 pub type LoopId = u32;
 
-/// The event loop that runs on this thread, if one does.
+/// The event loop that runs on this thread, if one does. Where nobody has imported asyncio, none does.
 pub fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.get_or_try_init(py, || py.import("asyncio")?.getattr("_get_running_loop").map(Bound::unbind));
+    let get = GET.get_or_try_init(py, || {
+        let modules = py.import("sys")?.getattr("modules")?;
+        modules.get_item("asyncio")?.getattr("_get_running_loop").map(Bound::unbind)
+    });
     let running = get.ok()?.bind(py).call0().ok()?;
     (!running.is_none()).then_some(running)
 }

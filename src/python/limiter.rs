@@ -27,7 +27,9 @@ type Any<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 const MOST: u64 = 1_000_000_000;
 
-/// A named set of rates and a concurrency. See `_core.pyi` for its documentation.
+/// A named set of rates and a concurrency: what decides when calls may leave.
+///
+/// The base of `penstock.Limiter`, which adds decorators and fan-out and documents the arguments.
 #[pyclass(frozen, subclass, module = "penstock._core")]
 pub struct Limiter {
     driver: Arc<Driver>,
@@ -132,29 +134,37 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
         let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
-        let limiter = Self {
-            driver,
-            store,
-            counts: AtomicBool::new(false),
-            one: Request::one(),
-            blocks: Arc::default(),
-        };
+        let limiter =
+            Self { driver, store, counts: AtomicBool::new(false), one: Request::one(), blocks: Arc::default() };
         limiter.note_dimensions();
         Ok(limiter)
     }
 
+    /// What messages and numbers call it.
     #[getter]
     fn name(&self) -> &str {
         &self.driver.name
     }
 
+    /// Where the ledger is kept, as a URL.
     #[getter]
     fn store(&self) -> &str {
         &self.store
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-        timeout=None))]
+    /// A permit for a block, for `with` and `async with`; nothing is asked for before the block begins.
+    ///
+    /// The block gets a `Permit`, which is given back when the block ends. Costs are estimates, whole numbers from 0;
+    /// `timeout` is in seconds, and 0 is now or never.
+    ///
+    /// Raises `TypeError` or `ValueError` for an argument that cannot be. Entering raises `AcquireTimeout`,
+    /// `CostExceedsLimit` or `QueueFull`.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn permit(
         &self,
@@ -170,8 +180,15 @@ impl Limiter {
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-        timeout=None))]
+    /// Waits for a permit, which the caller releases. A thread that waits here can be interrupted (Ctrl-C).
+    ///
+    /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn acquire(
         &self,
@@ -188,8 +205,15 @@ impl Limiter {
         scope::acquire(py, &self.driver, &Request::new(&given)?)
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-        timeout=None))]
+    /// The twin of `acquire` for tasks: await what it gives, once. Dropped or cancelled, it leaves the queue.
+    ///
+    /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`, at once or when awaited.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn aacquire(
         &self,
@@ -209,7 +233,13 @@ impl Limiter {
         }
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None))]
+    /// A permit if there is one now, else None. Arguments as in `permit`, but nothing waits.
+    ///
+    /// Raises `CostExceedsLimit` for what no wait could satisfy.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn try_acquire(
         &self,
@@ -244,6 +274,9 @@ impl Limiter {
         Ready::shared(py)
     }
 
+    /// Lets nothing leave for so many seconds (or a timedelta), for all who wait and all who come.
+    ///
+    /// A longer cooldown that is under way stays. Raises `TypeError` or `ValueError` unless it is 0 or more.
     #[pyo3(signature = (seconds))]
     fn cooldown(&self, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
         let period = self::seconds("seconds", seconds)?;
@@ -252,6 +285,11 @@ impl Limiter {
         Ok(())
     }
 
+    /// Tells the limiter what the provider said; gives what that means, as a `Verdict`.
+    ///
+    /// A stated wait holds back everyone who would be refused. `status` is the HTTP status, 0 for no answer at all;
+    /// `headers` a mapping or pairs, None when nobody knows them; `body` bytes, str, or what json.dumps takes. Raises
+    /// `TypeError` or `ValueError` for anything else.
     #[pyo3(signature = (status, headers, body=None))]
     fn observe(
         &self,
@@ -265,7 +303,9 @@ impl Limiter {
         Ok(verdict)
     }
 
-    /// Takes in what an answer means, to a call that left with `permit`; by default, the one that encloses this code.
+    /// Takes in what an answer means to the call that left with `permit`.
+    ///
+    /// By default that is the permit that encloses this code.
     #[pyo3(signature = (verdict, permit=None))]
     fn heed(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
         let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
@@ -275,7 +315,13 @@ impl Limiter {
         self.driver.settle(py, settled);
     }
 
-    #[pyo3(signature = (**limits))]
+    /// Changes limits while calls run and wait; what is not named stays, None takes a limit away.
+    ///
+    /// What was charged before counts against the new rates. Raises `TypeError` or `ValueError`, and then changes nothing.
+    #[pyo3(
+        signature = (**limits),
+        text_signature = "($self, *, requests=..., tokens=..., input_tokens=..., output_tokens=..., concurrency=...)"
+    )]
     fn update(&self, py: Python<'_>, limits: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         let mut concurrency = None;
         let mut changes = Vec::new();
@@ -314,7 +360,7 @@ impl Limiter {
         self.counts.load(Ordering::Relaxed)
     }
 
-    /// The snapshot that `penstock.Stats` shows.
+    /// The numbers that `penstock.Stats` shows.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.driver.sweep_closed(py);
         let now = clock::now();

@@ -12,13 +12,17 @@ use crate::gate::Grant;
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 
-/// What a call uses in each dimension.
+/// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cost {
+    /// Calls to the provider.
     requests: u64,
+    /// Input and output tokens together.
     tokens: u64,
+    /// Tokens sent.
     input_tokens: u64,
+    /// Tokens received.
     output_tokens: u64,
 }
 
@@ -43,23 +47,37 @@ impl Cost {
 pub struct Nested {
     parent: Py<Permit>,
     covered: Option<cost::Cost>,
+    /// Whether the permit outside has been given back what it covers, since the call leaves later than that was charged.
+    deferred: bool,
 }
 
 impl Nested {
     /// Takes what the permit covers, if no other call has.
     pub fn cover(parent: Py<Permit>) -> Self {
         let covered = parent.get().take_cover();
-        Self { parent, covered }
+        Self { parent, covered, deferred: false }
     }
 
     /// What the nested call need not be charged for.
     pub fn covered(&self) -> cost::Cost {
-        self.covered.unwrap_or_default()
+        if self.deferred { cost::Cost::default() } else { self.covered.unwrap_or_default() }
+    }
+
+    /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
+    /// that is older than its departure would let others leave in the same moment.
+    pub fn defer(&mut self, py: Python<'_>) {
+        if let Some(covered) = self.covered
+            && !std::mem::replace(&mut self.deferred, true)
+        {
+            let parent = self.parent.get();
+            parent.recharge(py, parent.total().minus(covered));
+        }
     }
 
     /// The call has its permit: from here on the cover is used.
     fn spend(mut self) -> Outside {
-        let covered = self.covered.take().unwrap_or_default();
+        let covered = self.covered();
+        self.covered = None;
         let permit = Python::attach(|py| self.parent.clone_ref(py));
         permit.get().held.lock().inside = true;
         Outside { permit, covered, used: Mutex::new(covered) }
@@ -68,8 +86,12 @@ impl Nested {
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        if self.covered.is_some() {
-            self.parent.get().held.lock().cover = true;
+        if let Some(covered) = self.covered {
+            let parent = self.parent.get();
+            if self.deferred {
+                let _ = Python::try_attach(|py| parent.recharge(py, parent.total().plus(covered)));
+            }
+            parent.held.lock().cover = true;
         }
     }
 }
@@ -94,7 +116,9 @@ struct Held {
     token: Option<Py<PyAny>>,
 }
 
-/// The right to make one call now. See `_core.pyi` for its documentation.
+/// The right to make one call now. It is settled and released.
+///
+/// A context manager that releases at the end of its block. Dropped without release, it gives itself back.
 #[pyclass(frozen, module = "penstock")]
 pub struct Permit {
     driver: Arc<Driver>,
@@ -190,6 +214,11 @@ impl Permit {
 
 #[pymethods]
 impl Permit {
+    /// Replaces the estimated cost by what the call really used: a refund, or a debit.
+    ///
+    /// What is left out stays as it was charged; `tokens` becomes the sum when both others are given. Settling again
+    /// replaces the cost again, and after the release it still counts. A refund goes to the window that was charged.
+    /// Raises `TypeError` or `ValueError` for an amount that cannot be; the estimate stays then.
     #[pyo3(signature = (tokens=None, input_tokens=None, output_tokens=None))]
     fn settle(
         &self,
@@ -216,6 +245,7 @@ impl Permit {
         Ok(())
     }
 
+    /// Gives the permit back. Again is harmless.
     fn release(&self, py: Python<'_>) {
         self.give_back(py);
     }
@@ -240,6 +270,7 @@ impl Permit {
         }
     }
 
+    /// For generators: the code that goes on from here does not run inside this permit, until `resume`.
     fn suspend(&self, py: Python<'_>) {
         let token = self.held.lock().token.take();
         if let Some(token) = token {
@@ -247,20 +278,24 @@ impl Permit {
         }
     }
 
+    /// The code that goes on from here runs inside this permit; without effect on one that was released.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
         if slf.get().held.lock().released { Ok(()) } else { Self::begin(slf) }
     }
 
+    /// How long the call waited for it, in seconds.
     #[getter]
     fn waited(&self) -> f64 {
         to_seconds(self.held.lock().grant.waited)
     }
 
+    /// What the call is charged: the estimate, or what it was settled with.
     #[getter]
     fn cost(&self) -> Cost {
         self.total().into()
     }
 
+    /// Whether it was given back.
     #[getter]
     fn released(&self) -> bool {
         self.held.lock().released

@@ -11,7 +11,13 @@ use crate::rate;
 
 use super::convert::{flag, seconds, shown, to_seconds, whole};
 
-/// An amount per period of one dimension. See `_core.pyi` for its documentation.
+/// An amount per period of one dimension: a token bucket, and a rolling window that guards it.
+///
+/// The bucket holds `burst` and is refilled at `amount / per`; in any window of `per` seconds (plus the limiter's
+/// `network_jitter`) no more than `amount` leaves, unless `window` is False.
+///
+/// `amount` and `burst` are whole numbers, `burst` by default one second's worth and at least 1; `per` is in seconds,
+/// or a timedelta. Raises `TypeError` or `ValueError` with the argument's name, its value and what is allowed.
 #[pyclass(frozen, eq, module = "penstock", from_py_object)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub rate::Rate);
@@ -38,21 +44,25 @@ impl Rate {
         Ok(Self(rate))
     }
 
+    /// How much may leave in a period.
     #[getter]
     fn amount(&self) -> u64 {
         self.0.amount()
     }
 
+    /// The period, in seconds.
     #[getter]
     fn per(&self) -> f64 {
         to_seconds(self.0.period())
     }
 
+    /// How much may leave at once after a pause.
     #[getter]
     fn burst(&self) -> u64 {
         self.0.burst()
     }
 
+    /// Whether a rolling window guards the amount.
     #[getter]
     fn window(&self) -> bool {
         self.0.window()

@@ -48,8 +48,10 @@ impl Blocks {
     }
 }
 
-/// A permit for a block, not yet asked for.
-#[pyclass(frozen, module = "penstock")]
+/// A permit for a block, not yet asked for: what `Limiter.permit` gives.
+///
+/// It can be entered again and again, and by several tasks at once: each block has a permit of its own.
+#[pyclass(frozen, module = "penstock._core")]
 pub struct Scope {
     driver: Arc<Driver>,
     request: Request,

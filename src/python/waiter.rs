@@ -247,8 +247,10 @@ impl Waiter {
         self.cancel(py);
     }
 
-    /// For a thread: how long to sleep on `lock` (seconds; negative: until it is released), or None when it is decided.
-    /// `deadline` is when it wakes at the latest, on the limiter's clock.
+    /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+    ///
+    /// A negative number is until it is released. `deadline` is when the thread wakes at the latest, on the limiter's
+    /// clock.
     #[pyo3(signature = (lock, deadline=None))]
     fn park(&self, py: Python<'_>, lock: Py<PyAny>, deadline: Option<f64>) -> Option<f64> {
         self.driver.pump(py);
