@@ -2,6 +2,7 @@
 
 mod convert;
 mod driver;
+mod ending;
 mod errors;
 mod event_loop;
 mod limiter;

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::driver::{Driver, Entry};
+use super::ending::at_end;
 use super::permit::Permit;
 use super::request::Request;
 use super::waiter::{Step, Waiter, given, thrown};
@@ -229,6 +230,6 @@ impl Entering {
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+        at_end(|py| self.waiter.get().cancel(py));
     }
 }

@@ -19,6 +19,7 @@ use crate::queue::Ticket;
 
 use super::convert::{from_seconds, to_seconds};
 use super::driver::Driver;
+use super::ending::at_end;
 use super::errors::refused;
 use super::event_loop::{self, LoopId};
 use super::permit::{Nested, Permit};
@@ -126,9 +127,16 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
+    /// Gives back what it had of the permit that it waited inside of.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested); // not under the lock: its end may run anything
+    }
+
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
+        self.uncover();
         match before {
             State::Settled(outcome) => Some(*outcome),
             _ => None,
@@ -141,7 +149,9 @@ impl Waiter {
         let parked = match before {
             State::Done => return,
             State::Settled(outcome) => {
-                if self.driver.abandon(*outcome) {
+                let came_back = self.driver.abandon(*outcome);
+                self.uncover();
+                if came_back {
                     self.driver.pump(py);
                 }
                 return;
@@ -154,6 +164,7 @@ impl Waiter {
             (gate.cancel(clock::now(), self.ticket()), gate.waiting())
         };
         drop(handle);
+        self.uncover();
         if waiting > 0 {
             self.driver.pump(py);
         }
@@ -378,7 +389,7 @@ impl Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         if !*self.handed_on.get_mut() {
-            let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+            at_end(|py| self.waiter.get().cancel(py));
         }
     }
 }
