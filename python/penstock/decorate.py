@@ -57,7 +57,7 @@ class Terms:
         return usage_of(result) if self.limiter.counts else None
 
     def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
-        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        """What a stream has used by this item. A user's ``usage`` has the last word; providers say it in parts."""
         used = self.used(item)
         if used is None or before is None:
             return used or before
