@@ -67,7 +67,7 @@ impl Driver {
             }
             _ => {
                 if let Some(nested) = &mut nested {
-                    nested.defer(py);
+                    nested.defer();
                 }
                 // All of it is charged when the call leaves: what the permit outside covered, and what goes beyond.
                 self.wait(py, &request.gate(cost.plus(covered), nested.is_some()), nested)

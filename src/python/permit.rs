@@ -65,12 +65,14 @@ impl Nested {
 
     /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
     /// that is older than its departure would let others leave in the same moment.
-    pub fn defer(&mut self, py: Python<'_>) {
+    ///
+    /// Nobody is woken here: what comes back is for this call first.
+    pub fn defer(&mut self) {
         if let Some(covered) = self.covered
             && !std::mem::replace(&mut self.deferred, true)
         {
             let parent = self.parent.get();
-            parent.recharge(py, parent.total().minus(covered));
+            parent.replace_charge(parent.total().minus(covered));
         }
     }
 
@@ -89,7 +91,7 @@ impl Drop for Nested {
         if let Some(covered) = self.covered {
             let parent = self.parent.get();
             if self.deferred {
-                let _ = Python::try_attach(|py| parent.recharge(py, parent.total().plus(covered)));
+                parent.replace_charge(parent.total().plus(covered));
             }
             parent.held.lock().cover = true;
         }
@@ -181,8 +183,16 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    /// Replaces what is charged in all, and wakes whom that sets free.
     fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
+        self.replace_charge(actual);
+        if self.driver.gate.lock().waiting() > 0 {
+            self.driver.pump(py);
+        }
+    }
+
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    fn replace_charge(&self, actual: cost::Cost) {
         let mut own = actual;
         if let Some(outside) = &self.outside {
             own = actual.minus(outside.covered);
@@ -190,19 +200,12 @@ impl Permit {
             let before = std::mem::replace(&mut *outside.used.lock(), used);
             if used != before {
                 let parent = outside.permit.get();
-                parent.recharge(py, parent.total().minus(before).plus(used));
+                parent.replace_charge(parent.total().minus(before).plus(used));
             }
         }
         let mut grant = self.held.lock().grant;
-        let waiting = {
-            let mut gate = self.driver.gate.lock();
-            gate.settle(clock::now(), &mut grant, &own);
-            gate.waiting()
-        };
+        self.driver.gate.lock().settle(clock::now(), &mut grant, &own);
         self.held.lock().grant = grant;
-        if waiting > 0 {
-            self.driver.pump(py);
-        }
     }
 
     /// What is charged in all: with what the permit outside covers of it.

@@ -135,13 +135,21 @@ impl Waiter {
         }
     }
 
+    /// What the permit outside covers is its own again.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested);
+    }
+
     /// Gives up: leaves the queue, or gives the grant back.
     pub fn cancel(&self, py: Python<'_>) {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
         let parked = match before {
             State::Done => return,
             State::Settled(outcome) => {
-                if self.driver.abandon(*outcome) {
+                let came_back = self.driver.abandon(*outcome);
+                self.uncover();
+                if came_back {
                     self.driver.pump(py);
                 }
                 return;
@@ -154,6 +162,7 @@ impl Waiter {
             (gate.cancel(clock::now(), self.ticket()), gate.waiting())
         };
         drop(handle);
+        self.uncover();
         if waiting > 0 {
             self.driver.pump(py);
         }
