@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from penstock._core import Permit, Waiter
 
 
+#: What a thread sleeps on; `penstock.testing.virtual_time` puts its own in this place.
+Lock = threading.Lock
+
+
 class _Block(Protocol):
     def enter(self, permit: Permit, /) -> None: ...
 
@@ -24,18 +28,17 @@ class _Block(Protocol):
 def sleep_on(lock: Any, seconds: float) -> None:
     """Sleep until ``lock`` is released, or so many seconds; negative: until it is released.
 
-    ``penstock.testing.virtual_time`` puts its own in this place.
+    `penstock.testing.virtual_time` puts its own in this place, too.
     """
     lock.acquire(True, min(seconds, threading.TIMEOUT_MAX) if seconds >= 0 else -1)
 
 
-def park(waiter: Waiter, timeout: float | None) -> Permit:
+def park(waiter: Waiter) -> Permit:
     """Sleep until ``waiter`` is decided; give its permit or raise its refusal."""
-    lock = threading.Lock()
+    lock = Lock()
     lock.acquire()
-    deadline = None if timeout is None else _core.clock_now() + timeout
     try:
-        while (seconds := waiter.park(lock, deadline)) is not None:
+        while (seconds := waiter.park(lock)) is not None:
             sleep_on(lock, seconds)
         return waiter.result()
     except BaseException:
@@ -95,8 +98,10 @@ class _TrioLock:
 
 
 async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
+    if _core.clock_frozen():
+        raise RuntimeError("virtual_time() drives the event loops of asyncio itself, not trio")
     lock = _TrioLock(trio)
-    while (seconds := waiter.park(lock, None)) is not None:
+    while (seconds := waiter.park(lock)) is not None:
         await lock.sleep(seconds)
     return waiter.result()
 

@@ -87,9 +87,12 @@ pub fn acquire(py: Python<'_>, driver: &Arc<Driver>, request: &Request) -> PyRes
     match driver.admit(py, request)? {
         Entry::Now(permit) => Ok(permit),
         Entry::Later(waiter) => {
-            let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
-            let timeout = request.timeout.map(super::convert::to_seconds);
-            Ok(park.call1((waiter, timeout))?.cast_into::<Permit>()?.unbind())
+            let park = || {
+                let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
+                Ok(park.call1((waiter.clone_ref(py),))?.cast_into::<Permit>()?.unbind())
+            };
+            // An exception from outside, such as Ctrl-C, may come before `park` is ready for it, or after.
+            park().inspect_err(|_| waiter.get().cancel(py))
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::{self, Nanos};
 use crate::gate::Outcome;
 use crate::queue::Ticket;
 
-use super::convert::{from_seconds, to_seconds};
+use super::convert::to_seconds;
 use super::driver::Driver;
 use super::errors::refused;
 use super::event_loop::{self, LoopId};
@@ -48,6 +48,8 @@ struct Sleep {
 pub struct Waiter {
     driver: Arc<Driver>,
     ticket: AtomicU64,
+    /// When its time to wait is over; never, if this is the end of time.
+    deadline: AtomicU64,
     nested: Mutex<Option<Box<Nested>>>,
     state: Mutex<State>,
 }
@@ -77,14 +79,16 @@ impl Waiter {
         Self {
             driver: Arc::clone(driver),
             ticket: AtomicU64::new(u64::MAX),
+            deadline: AtomicU64::new(Nanos::MAX),
             nested: Mutex::new(None),
             state: Mutex::new(State::Queued),
         }
     }
 
-    /// Its name in the queue.
-    pub fn queue(&self, ticket: Ticket) {
+    /// Its name in the queue, and when its time to wait is over.
+    pub fn queue(&self, ticket: Ticket, deadline: Nanos) {
         self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
     }
 
     /// The permit it waits inside of.
@@ -181,8 +185,12 @@ impl Waiter {
         })
     }
 
-    /// One step of the task that awaits it: the permit, or a future to sleep on.
+    /// One step of the task that awaits it: the permit, or a future to sleep on. After an error it no longer waits.
     pub fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        Self::take_or_park(slf).inspect_err(|_| slf.get().cancel(slf.py()))
+    }
+
+    fn take_or_park(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
         if let Some(result) = this.take(py) {
             return result.map(Step::Done);
@@ -196,7 +204,7 @@ impl Waiter {
         this.driver.sweep_if_new(py, &event_loop);
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-        let id = this.driver.loops.lock().park(&this.driver, &event_loop)?;
+        let id = this.driver.park(&event_loop)?;
         let before = {
             let mut state = this.state.lock();
             match &*state {
@@ -272,11 +280,9 @@ impl Waiter {
     }
 
     /// For a thread: how long to sleep on `lock` (seconds; negative: until it is released), or None when it is decided.
-    /// `deadline` is when it wakes at the latest, on the limiter's clock.
-    #[pyo3(signature = (lock, deadline=None))]
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>, deadline: Option<f64>) -> Option<f64> {
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
         self.driver.pump(py);
-        let deadline = deadline.map_or(Nanos::MAX, from_seconds);
+        let deadline = self.deadline.load(Ordering::Relaxed);
         let mut lock = Some(lock);
         loop {
             let until = self.driver.expected(self.ticket()).unwrap_or(Nanos::MAX).min(deadline);
