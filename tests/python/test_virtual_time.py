@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import queue
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import threading
 import time
 
 import pytest
+from waiting import until
 
 from penstock import AcquireTimeout, Limiter, Rate, _core, _parking, per_hour, per_second
 from penstock.testing import VirtualClock, virtual_time
@@ -561,10 +561,3 @@ except AttributeError as error:
         assert VirtualClock.__module__ == "penstock.testing.clock"
 
 
-def until(true, seconds=30):
-    """Wait in real time, in bits, so that this thread is seen to be at work."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        with contextlib.suppress(queue.Empty):
-            time.sleep(0.001)
