@@ -1,6 +1,8 @@
 """Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
 
 Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
+Nor may there be a frame of Rust below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
+unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
 """
 
 from __future__ import annotations
@@ -8,13 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _core
 
 if TYPE_CHECKING:
-    from penstock._core import Permit, Waiter
+    from penstock._core import Acquire, Permit, Waiter
 
 
 #: What a thread sleeps on; `penstock.testing.virtual_time` puts its own in this place.
@@ -22,7 +23,8 @@ Lock = threading.Lock
 
 
 class _Block(Protocol):
-    def enter(self, permit: Permit, /) -> None: ...
+    def enter_now(self) -> Any: ...
+    def enter_with(self, permit: Permit, /) -> None: ...
 
 
 def sleep_on(lock: Any, seconds: float) -> None:
@@ -33,7 +35,7 @@ def sleep_on(lock: Any, seconds: float) -> None:
     lock.acquire(True, min(seconds, threading.TIMEOUT_MAX) if seconds >= 0 else -1)
 
 
-def park(waiter: Waiter) -> Permit:
+def park(waiter: Acquire) -> Permit:
     """Sleep until ``waiter`` is decided; give its permit or raise its refusal."""
     lock = Lock()
     lock.acquire()
@@ -44,6 +46,22 @@ def park(waiter: Waiter) -> Permit:
     except BaseException:
         waiter.close()
         raise
+
+
+def enter(block: _Block) -> Permit:
+    """``__enter__`` of a limiter and of its permits."""
+    permit = block.enter_now()
+    if permit.__class__ is not _core.Permit:
+        permit = park(permit)
+        block.enter_with(permit)
+    return permit  # type: ignore[no-any-return]
+
+
+def begin(waiter: Acquire) -> Permit:
+    """Sleep as `park` does, and begin the block of a decorated call."""
+    permit = park(waiter)
+    permit.resume()
+    return permit
 
 
 async def foreign(waiter: Waiter) -> Permit:
@@ -59,10 +77,10 @@ async def foreign(waiter: Waiter) -> Permit:
     raise RuntimeError("a limiter was awaited where neither an asyncio event loop nor trio runs")
 
 
-async def foreign_block(waiter: Waiter, block: _Block) -> Permit:
+async def foreign_block(waiter: Waiter, block: Any) -> Permit:
     """Wait as `foreign` does, and begin a block with the permit."""
     permit = await foreign(waiter)
-    block.enter(permit)
+    block.enter_with(permit)
     return permit
 
 
@@ -111,14 +129,19 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
+_core.Scope.__enter__ = enter
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.after_fork)
 
 
 def pause(seconds: float) -> None:
     """Sleep in a thread, between two attempts."""
-    if seconds > 0:
-        time.sleep(seconds)
+    until = _core.clock_now() + seconds
+    lock = Lock()
+    lock.acquire()
+    while (left := until - _core.clock_now()) > 0:
+        sleep_on(lock, left)
 
 
 async def apause(seconds: float) -> None:

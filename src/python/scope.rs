@@ -11,7 +11,7 @@ use pyo3::types::PyTuple;
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
 use super::request::Request;
-use super::waiter::{Step, Waiter, given, thrown};
+use super::waiter::{Acquire, Step, Waiter, given, thrown};
 
 /// Permits that blocks of one context manager hold: usually one, several if it is used by several tasks at once.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub struct Blocks {
 
 impl Blocks {
     /// A block begins.
-    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         Permit::begin(permit)?;
         self.held.lock().insert(permit.as_ptr() as usize, permit.clone().unbind());
         Ok(())
@@ -61,11 +61,15 @@ impl Scope {
     }
 }
 
-/// Begins a block of a thread.
-pub fn enter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Blocks) -> PyResult<Py<Permit>> {
-    let permit = acquire(py, driver, request)?;
-    blocks.enter(permit.bind(py))?;
-    Ok(permit)
+/// Begins a block of a thread, or gives what it must sleep on first.
+pub fn enter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Blocks) -> PyResult<Py<PyAny>> {
+    match driver.admit(py, request)? {
+        Entry::Now(permit) => {
+            blocks.enter(permit.bind(py))?;
+            Ok(permit.into_any())
+        }
+        Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+    }
 }
 
 /// Begins a block of a task: gives what is to be awaited.
@@ -82,25 +86,16 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
     }
 }
 
-/// A permit for a thread, which parks in Python until there is one, so that signals reach it.
-pub fn acquire(py: Python<'_>, driver: &Arc<Driver>, request: &Request) -> PyResult<Py<Permit>> {
-    match driver.admit(py, request)? {
-        Entry::Now(permit) => Ok(permit),
-        Entry::Later(waiter) => {
-            let park = || {
-                let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
-                Ok(park.call1((waiter.clone_ref(py),))?.cast_into::<Permit>()?.unbind())
-            };
-            // An exception from outside, such as Ctrl-C, may come before `park` is ready for it, or after.
-            park().inspect_err(|_| waiter.get().cancel(py))
-        }
-    }
-}
-
 #[pymethods]
 impl Scope {
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    fn enter_now(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         enter(py, &self.driver, &self.request, &self.blocks)
+    }
+
+    /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.
+    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.enter(permit)
     }
 
     #[pyo3(signature = (*_error))]
@@ -118,11 +113,15 @@ impl Scope {
         Ready::shared(py)
     }
 
-    /// For decorators: a permit that is begun; it ends with its release. A thread waits for it.
-    fn begin(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        let permit = acquire(py, &self.driver, &self.request)?;
-        Permit::begin(permit.bind(py))?;
-        Ok(permit)
+    /// For decorators: a permit that is begun, or what `penstock._parking.begin` sleeps on.
+    fn begin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.driver.admit(py, &self.request)? {
+            Entry::Now(permit) => {
+                Permit::begin(permit.bind(py))?;
+                Ok(permit.into_any())
+            }
+            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+        }
     }
 
     /// For decorators: a permit that is begun, or something that gives one when it is awaited.
@@ -222,7 +221,7 @@ impl Entering {
     }
 
     /// Begins the block with the permit that another async library waited for.
-    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         self.begin(permit)
     }
 }

@@ -347,7 +347,8 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
     PyErr::from_value(value)
 }
 
-/// What `aacquire` gives to one who must wait: await it once. Dropped without being awaited, it leaves the queue.
+/// What one gets who must wait: a task awaits it, once; a thread parks on it. Dropped before that is over, it leaves the
+/// queue.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Acquire {
     waiter: Mutex<Option<Py<Waiter>>>,
@@ -357,19 +358,40 @@ impl Acquire {
     pub fn new(waiter: Py<Waiter>) -> Self {
         Self { waiter: Mutex::new(Some(waiter)) }
     }
+
+    fn waiter(&self, py: Python<'_>) -> PyResult<Py<Waiter>> {
+        self.waiter.lock().as_ref().map(|waiter| waiter.clone_ref(py)).ok_or_else(over)
+    }
 }
 
 #[pymethods]
 impl Acquire {
     fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let waiter = self.waiter.lock().take();
-        let waiter = waiter.ok_or_else(over)?;
+        let waiter = self.waiter.lock().take().ok_or_else(over)?;
         if event_loop::running(py).is_some() {
             return Ok(waiter.into_any());
         }
         let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign"))?;
         let iterator = foreign.call1((waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"));
         iterator.map(Bound::unbind).inspect_err(|_| waiter.get().cancel(py))
+    }
+
+    /// For a thread: how long to sleep on `lock` (seconds; negative: until it is released), or None when it is decided.
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> PyResult<Option<f64>> {
+        Ok(self.waiter(py)?.get().park(py, lock))
+    }
+
+    /// For a thread: the permit, once it is decided.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        self.waiter(py)?.get().result(py)
+    }
+
+    /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
+    fn close(&self, py: Python<'_>) {
+        let waiter = self.waiter.lock().take();
+        if let Some(waiter) = waiter {
+            waiter.get().cancel(py);
+        }
     }
 }
 
