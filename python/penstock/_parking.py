@@ -23,7 +23,8 @@ Lock = threading.Lock
 
 
 class _Block(Protocol):
-    def enter_now(self) -> Any: ...
+    def enter_now(self, entered: list[Permit], /) -> Any: ...
+    def undo(self, permit: Permit, /) -> None: ...
     def enter_with(self, permit: Permit, /) -> None: ...
 
 
@@ -50,11 +51,19 @@ def park(waiter: Acquire) -> Permit:
 
 def enter(block: _Block) -> Permit:
     """``__enter__`` of a limiter and of its permits."""
-    permit = block.enter_now()
-    if permit.__class__ is not _core.Permit:
-        permit = park(permit)
-        block.enter_with(permit)
-    return permit  # type: ignore[no-any-return]
+    entered: list[Permit] = []
+    try:
+        permit = block.enter_now(entered)
+        if permit.__class__ is not _core.Permit:
+            permit = park(permit)
+            entered.append(permit)
+            block.enter_with(permit)
+        return permit  # type: ignore[no-any-return]
+    except BaseException:
+        # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
+        for permit in entered:
+            block.undo(permit)
+        raise
 
 
 def begin(waiter: Acquire) -> Permit:

@@ -21,11 +21,17 @@ use super::waiter::Waiter;
 /// Names a loop among those of one limiter, and never another.
 pub type LoopId = u64;
 
-/// The event loop that runs on this thread, if one does.
+/// The event loop that runs on this thread, if one does. Where asyncio is not imported, none does; to import it here
+/// would take long, and end badly in a daemon thread while the interpreter exits.
 pub fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.get_or_try_init(py, || py.import("asyncio")?.getattr("_get_running_loop").map(Bound::unbind));
-    let running = get.ok()?.bind(py).call0().ok()?;
+    let get = GET.get(py).or_else(|| {
+        let modules = py.import(intern!(py, "sys")).ok()?.getattr(intern!(py, "modules")).ok()?;
+        let events = modules.get_item(intern!(py, "asyncio.events")).ok()?;
+        let get = events.getattr(intern!(py, "_get_running_loop")).ok()?;
+        Some(GET.get_or_init(py, || get.unbind()))
+    });
+    let running = get?.bind(py).call0().ok()?;
     (!running.is_none()).then_some(running)
 }
 

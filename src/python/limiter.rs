@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::clock;
 use crate::cost::Dimension;
@@ -235,9 +235,15 @@ impl Limiter {
         self.driver.try_admit(py, &Request { timeout: Some(0), ..Request::new(&given)? })
     }
 
-    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
-    fn enter_now(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        scope::enter(py, &self.driver, &self.one, &self.blocks)
+    /// For `penstock._parking.enter`: a permit whose block has begun, noted in `entered`; or what a thread must sleep on
+    /// first.
+    fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
+        scope::enter(&self.driver, &self.one, &self.blocks, entered)
+    }
+
+    /// For `penstock._parking.enter`: ends a block that was not entered after all.
+    fn undo(&self, permit: &Bound<'_, Permit>) {
+        self.blocks.undo(permit);
     }
 
     /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.

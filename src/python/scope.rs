@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
@@ -25,6 +25,13 @@ impl Blocks {
         Permit::begin(permit)?;
         self.held.lock().insert(permit.as_ptr() as usize, permit.clone().unbind());
         Ok(())
+    }
+
+    /// A block that was not entered after all.
+    pub fn undo(&self, permit: &Bound<'_, Permit>) {
+        let held = self.held.lock().remove(&(permit.as_ptr() as usize));
+        permit.get().give_back(permit.py());
+        drop(held);
     }
 
     /// A block ends: that of this task tree if it can be told, else any.
@@ -61,10 +68,17 @@ impl Scope {
     }
 }
 
-/// Begins a block of a thread, or gives what it must sleep on first.
-pub fn enter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Blocks) -> PyResult<Py<PyAny>> {
+/// Begins a block of a thread and notes its permit in `entered`, or gives what the thread must sleep on first.
+pub fn enter(
+    driver: &Arc<Driver>,
+    request: &Request,
+    blocks: &Blocks,
+    entered: &Bound<'_, PyList>,
+) -> PyResult<Py<PyAny>> {
+    let py = entered.py();
     match driver.admit(py, request)? {
         Entry::Now(permit) => {
+            entered.append(permit.bind(py))?;
             blocks.enter(permit.bind(py))?;
             Ok(permit.into_any())
         }
@@ -88,9 +102,15 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
 
 #[pymethods]
 impl Scope {
-    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
-    fn enter_now(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        enter(py, &self.driver, &self.request, &self.blocks)
+    /// For `penstock._parking.enter`: a permit whose block has begun, noted in `entered`; or what a thread must sleep on
+    /// first.
+    fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
+        enter(&self.driver, &self.request, &self.blocks, entered)
+    }
+
+    /// For `penstock._parking.enter`: ends a block that was not entered after all.
+    fn undo(&self, permit: &Bound<'_, Permit>) {
+        self.blocks.undo(permit);
     }
 
     /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.

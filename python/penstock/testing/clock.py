@@ -155,8 +155,6 @@ class _Bell:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as of a Lock
         taken: bool = self._lock.acquire(blocking, timeout)
-        if taken:
-            self.rung = False
         return taken
 
     def release(self) -> None:
@@ -288,10 +286,10 @@ class _Timeline:
     def sleep_in_thread(self, lock: Any, seconds: float) -> None:
         """Takes the place of `_parking.sleep_on`."""
         bell = lock if isinstance(lock, _Bell) else _Bell(lock)
-        if bell.acquire(blocking=False):
-            return
-        deadline = _core.clock_now() + seconds if seconds >= 0 else _NEVER
-        self._sleep(_Sleeper(deadline, next(self._order), bell.release, lambda: bell.rung), bell.acquire)
+        if not bell.acquire(blocking=False):
+            deadline = _core.clock_now() + seconds if seconds >= 0 else _NEVER
+            self._sleep(_Sleeper(deadline, next(self._order), bell.release, lambda: bell.rung), bell.acquire)
+        bell.rung = False
 
     def sleep_in_loop(self, loop: Any, selector: Any, seconds: float) -> Any:
         """Takes the place of the sleep in a loop's selector; gives its events."""
