@@ -13,6 +13,7 @@ import os
 import time
 
 import aiohttp
+
 from penstock.testing.provider import FakeProvider
 
 BODIES = {

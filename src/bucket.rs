@@ -101,6 +101,12 @@ impl Bucket {
         self.flow = (self.amount * i128::from(speed) / i128::from(FULL)).max(1);
     }
 
+    /// Holds just `amount` from now on.
+    pub fn set_level(&mut self, amount: u64, now: Nanos) {
+        self.move_to(now);
+        self.level = (i128::from(amount) * self.period).min(self.capacity);
+    }
+
     /// Holds at most `amount` at `at`, and refills from there: what could have left before that is not saved up.
     pub fn drain(&mut self, amount: u64, at: Nanos) {
         self.move_to(at);

@@ -60,15 +60,27 @@ struct Account {
     /// Nothing that is charged to this rate leaves before this time.
     cooldown: Nanos,
     pace: Pace,
+    remote: Option<Remote>,
+}
+
+/// The provider's side of a rate, as far as its answers tell.
+#[derive(Clone, Debug)]
+struct Remote {
     /// When the newest call left whose answer said what is left: what older calls' answers say is no news.
     heard: Nanos,
+    /// The most that was ever left: what the provider's bucket holds.
+    most: u64,
+    /// What would be left if nobody else used the quota.
+    alone: Bucket,
+    /// What is left.
+    left: Bucket,
 }
 
 impl Account {
     fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
         let (bucket, window) = (Bucket::new(&rate, now), Self::guard(&rate, jitter));
         let (configured, pace) = (rate, Pace::default());
-        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, heard: 0 }
+        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, remote: None }
     }
 
     fn guard(rate: &Rate, jitter: Option<Nanos>) -> Option<Window> {
@@ -85,7 +97,12 @@ impl Account {
         if cost == 0 {
             return from;
         }
-        let at = self.bucket.earliest(cost, from).max(self.cooldown);
+        let mut at = self.bucket.earliest(cost, from).max(self.cooldown);
+        if let Some(remote) = &self.remote
+            && self.pace.has_neighbours(self.rate.period(), now)
+        {
+            at = at.max(remote.left.earliest(cost, from));
+        }
         let Some(window) = &mut self.window else { return at };
         window.expire(now);
         if window.fits(cost) {
@@ -106,6 +123,10 @@ impl Account {
     #[inline]
     fn charge(&mut self, cost: u64, due: Nanos, now: Nanos) {
         self.pace.sent(cost);
+        if let Some(remote) = &mut self.remote {
+            remote.alone.charge(cost, now);
+            remote.left.charge(cost, now);
+        }
         if let Some(window) = &mut self.window {
             self.bucket.charge(cost, due);
             window.charge(cost, now);
@@ -135,6 +156,7 @@ impl Account {
     fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
         self.bucket.change(&rate, now);
         self.bucket.set_speed(self.pace.speed(), now);
+        self.remote = None; // what was heard is of another limit
         let guard = Self::guard(&rate, jitter);
         self.window = match (self.window.take(), guard) {
             (Some(mut window), Some(fresh)) => {
@@ -148,6 +170,13 @@ impl Account {
 }
 
 impl Account {
+    /// Whether those who use the same quota leave room for `cost`, as far as the provider's answers tell.
+    #[inline]
+    fn neighbours_leave(&self, cost: u64, now: Nanos) -> bool {
+        let Some(remote) = &self.remote else { return true };
+        !self.pace.has_neighbours(self.rate.period(), now) || remote.left.fits(cost, now)
+    }
+
     /// What is saved up beyond `requested` is not there when a cooldown ends.
     fn drain(&mut self, until: Nanos, requested: u64) {
         let second = u128::from(self.rate.amount()) * u128::from(SECOND) / u128::from(self.rate.period());
@@ -164,33 +193,48 @@ impl Account {
                 self.change(rate, jitter, now);
             }
         }
-        let Some(left) = told.remaining else { return };
-        if sent_at < self.heard {
-            return;
+        if let Some(left) = told.remaining {
+            self.hear(left, sent_at, now);
         }
-        self.heard = sent_at;
-        let amount = self.rate.amount();
-        // What has left since is not in that number; nor is what has flown in.
-        let elapsed = u128::from(now.saturating_sub(sent_at).min(self.rate.period()));
-        let refilled = elapsed * u128::from(amount) / u128::from(self.rate.period());
-        let since = self.window.as_ref().map_or(0, |window| window.charged_since(sent_at));
-        let news = left.saturating_add(u64::try_from(refilled).unwrap_or(u64::MAX)).saturating_sub(since).min(left);
-        // What this process's own use leaves. A bucket that paces says nothing about it, a full-sized one does.
-        let own = match &self.window {
-            Some(window) => window.available(now),
-            None if self.rate.burst() == amount => u64::try_from(self.bucket.available(now)).unwrap_or(0),
-            None => amount,
-        };
-        let unexplained = own.saturating_sub(news);
-        let shared = unexplained > (amount / 50).max(1);
-        if shared {
-            self.bucket.drain(news, now);
-            if let Some(window) = &mut self.window {
-                window.charge(unexplained, now);
+    }
+
+    /// The provider had `left` when it counted the call that left at `sent_at`.
+    fn hear(&mut self, left: u64, sent_at: Nanos, now: Nanos) {
+        let period = self.rate.period();
+        let remote = match &mut self.remote {
+            Some(remote) if sent_at < remote.heard => return,
+            Some(remote) => remote,
+            None => {
+                let bucket = Self::remote_bucket(&self.rate, left, now);
+                let remote = Remote { heard: sent_at, most: left, alone: bucket.clone(), left: bucket };
+                self.remote.insert(remote)
             }
+        };
+        remote.heard = sent_at;
+        if left > remote.most {
+            remote.most = left.min(self.rate.amount());
+            remote.alone = Self::remote_bucket(&self.rate, remote.most, now);
+            remote.left = remote.alone.clone();
         }
-        self.pace.left(news, amount, shared, self.rate.period(), now);
+        // What has left since is not in that number; nor is what has flown in.
+        let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
+        let refilled = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
+        let since = self.window.as_ref().map_or(0, |window| window.charged_since(sent_at));
+        let news = left.saturating_add(refilled).saturating_sub(since).min(left);
+        let expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
+        let shared = expected.saturating_sub(news) > (remote.most / 50).max(1);
+        if news > expected {
+            remote.alone.set_level(news, now);
+        }
+        remote.left.set_level(news, now);
+        self.pace.left(news, remote.most, shared, period, now);
         self.bucket.set_speed(self.pace.speed(), now);
+    }
+
+    /// A bucket like the provider's, which holds at most `most`.
+    fn remote_bucket(rate: &Rate, most: u64, now: Nanos) -> Bucket {
+        let like = rate.with_burst(most.clamp(1, rate.amount())).unwrap_or(*rate);
+        Bucket::new(&like, now)
     }
 }
 
@@ -266,7 +310,7 @@ impl Ledger {
             if amount == 0 {
                 continue;
             }
-            if now < account.cooldown || !account.bucket.fits(amount, now) {
+            if now < account.cooldown || !account.bucket.fits(amount, now) || !account.neighbours_leave(amount, now) {
                 return false;
             }
             if let Some(window) = &mut account.window {

@@ -4,7 +4,7 @@
 //! 1989), and only while calls in fact use what there is: an app that sends little learns nothing from its success.
 //!
 //! *Neighbours* on the same key, seen in what the provider says is left: the speed follows the level of the provider's
-//! own bucket. While it is above a fifth, the rate runs at full speed; below, in proportion. Whatever the number of
+//! own bucket. While that is above a fifth of the most that was ever left, the rate runs at full speed; below, in proportion. Whatever the number of
 //! processes, their speeds then settle where together they use just what flows in, without a word between them.
 
 use crate::clock::{Nanos, SECOND};
@@ -26,7 +26,7 @@ const AT_ONCE: Nanos = SECOND;
 /// Below this share of its amount the level of a bucket that is shared slows the rate.
 const TARGET: Permille = 200;
 /// Neighbours never slow a rate below this: who sends nothing hears nothing.
-const LEAST: Permille = 20;
+const LEAST: Permille = 100;
 
 /// The speed of one rate.
 #[derive(Clone, Debug)]
@@ -87,16 +87,22 @@ impl Pace {
         busy
     }
 
-    /// The provider says how much is left of `amount`; `shared` says whether that is less than this process's own use
-    /// explains. Once seen, neighbours are taken to be there for another `period`.
-    pub fn left(&mut self, left: u64, amount: u64, shared: bool, period: Nanos, now: Nanos) {
+    /// Whether neighbours were seen within the last `period`.
+    #[inline]
+    pub fn has_neighbours(&self, period: Nanos, now: Nanos) -> bool {
+        self.neighbours_at > 0 && now < self.neighbours_at.saturating_add(period)
+    }
+
+    /// The provider says how much is left, of the `most` that it ever said; `shared` says whether that is less than this
+    /// process's own use explains. Once seen, neighbours are taken to be there for another `period`.
+    pub fn left(&mut self, left: u64, most: u64, shared: bool, period: Nanos, now: Nanos) {
         if shared {
             self.neighbours_at = now.max(1);
         }
-        let there = self.neighbours_at > 0 && now < self.neighbours_at.saturating_add(period);
-        let level = u128::from(left) * u128::from(FULL) / u128::from(amount.max(1));
-        let level = Permille::try_from(level).unwrap_or(FULL);
-        self.neighbours = if there { (level * FULL / TARGET).clamp(LEAST, FULL) } else { FULL };
+        let level = u128::from(left) * u128::from(FULL) / u128::from(most.max(1));
+        let level = Permille::try_from(level).unwrap_or(FULL).min(FULL);
+        self.neighbours =
+            if self.has_neighbours(period, now) { (level * FULL / TARGET).clamp(LEAST, FULL) } else { FULL };
     }
 }
 

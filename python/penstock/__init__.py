@@ -13,7 +13,7 @@ queue in which the first comes first::
     results = await gate.gather(*(summarize(text) for text in texts))
 """
 
-from penstock._core import Cost, Permit, Rate, RetryBudget, Verdict, estimate_tokens
+from penstock._core import Cost, Permit, Rate, RetryBudget, Verdict, __version__, estimate_tokens
 from penstock.errors import (
     AcquireTimeout,
     CostExceedsLimit,
@@ -44,6 +44,7 @@ __all__ = [
     "Stats",
     "Usage",
     "Verdict",
+    "__version__",
     "estimate_tokens",
     "per_day",
     "per_hour",

@@ -7,7 +7,7 @@ unwinding its stack, and a frame of Rust on it takes that for a crash. So what m
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,10 +110,9 @@ class _TrioLock:
         self._trio = trio
 
     def release(self) -> None:
-        try:
+        # The task that slept here may be gone with its run; it gave back what it had.
+        with contextlib.suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(self._event.set)
-        except self._trio.RunFinishedError:
-            pass  # the task that slept here is gone with its run, and gave back what it had
 
     async def sleep(self, seconds: float) -> None:
         if seconds < 0:
@@ -140,9 +139,6 @@ async def given(permit: Permit) -> Permit:
 
 _core.Scope.__enter__ = enter
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.after_fork)
-
 
 def pause(seconds: float) -> None:
     """Sleep in a thread, between two attempts."""
@@ -159,6 +155,6 @@ async def apause(seconds: float) -> None:
     if trio is not None and _in_trio(trio):
         await trio.sleep(seconds)
     else:
-        import asyncio  # noqa: PLC0415  costs 20 ms, and whoever has a loop has it already
+        import asyncio  # costs 20 ms, and whoever has a loop has it already
 
         await asyncio.sleep(seconds)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock import _parking
 from penstock._core import Permit
@@ -28,9 +27,7 @@ class Terms:
 
     __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "retry", "usage")
 
-    def __init__(
-        self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any
-    ) -> None:
+    def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any) -> None:
         if retry is not None and not hasattr(retry, "after"):
             raise TypeError(f"retry must be a Retry or None, not {retry!r}")
         if usage is not None and not callable(usage):
@@ -60,6 +57,13 @@ class Terms:
             return _given_usage(self.usage(result))
         return usage_of(result) if self.limiter.counts else None
 
+    def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
+        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        used = self.used(item)
+        if used is None or before is None:
+            return used or before
+        return used if self.usage is not None else before.grown_to(used)
+
     def settle(self, permit: Permit, result: object) -> None:
         """Settle a permit by what its result says that the call used."""
         _settle(permit, self.used(result))
@@ -72,8 +76,8 @@ def _given_usage(used: object) -> Usage | None:
     if isinstance(used, (int, float)) and not isinstance(used, bool):
         return Usage(used)  # type: ignore[arg-type]  # settle() says what is wrong with a number
     if isinstance(used, Mapping) and used and used.keys() <= {"tokens", "input_tokens", "output_tokens"}:
-        sent, received = used.get("input_tokens"), used.get("output_tokens")
-        return Usage(used.get("tokens", (sent or 0) + (received or 0)), sent, received)
+        # settle() makes the sum of both where the total is not said, and says what is wrong.
+        return Usage(used.get("tokens"), used.get("input_tokens"), used.get("output_tokens"))  # type: ignore[arg-type]
     recognised = usage_of({"usage": used})
     if recognised is None:
         allowed = "a number of tokens, a dict of tokens, input_tokens and output_tokens, a usage object or None"
@@ -83,23 +87,29 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
+    import inspect  # slow to import, and whoever has a function to decorate has it already
+
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
     target: Any = function
     while isinstance(target, functools.partial):
         target = target.func
-    if not inspect.isroutine(target) and not isinstance(target, type):
+    if not inspect.isroutine(target) and not isinstance(target, type) and not inspect.iscoroutinefunction(target):
         target = type(target).__call__
     wrapped: Any
     if inspect.isasyncgenfunction(target):
-        wrapped = _async_generator(terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry)
+        wrapped = _async_generator(
+            terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry
+        )
     elif inspect.isgeneratorfunction(target):
         wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function, terms.retry)
     elif inspect.iscoroutinefunction(target):
         wrapped = _coroutine(terms, function)
     else:
         wrapped = _function(terms, function)
-    return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+    return cast("F", functools.wraps(function)(wrapped))
 
 
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,16 +117,15 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
     abegin = None if scope is None else scope.abegin
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+        permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
         if permit.__class__ is not Permit:
             permit = await permit
         try:
             result = await function(*args, **kwargs)
-            if result.__class__ is AsyncGeneratorType:
-                # The call is not over before its stream is: that holds the permit from here on.
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _async_generator(terms, lambda *_: held, lambda *_: result)()
-            if limiter.counts or terms.usage is not None:
+                return _unfinished(terms, held, result)
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
@@ -127,7 +136,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
         while True:
-            permit = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+            permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
             if permit.__class__ is not Permit:
                 permit = await permit
             try:
@@ -139,9 +148,9 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                     if delay is None:
                         raise
                 else:
-                    if result.__class__ is AsyncGeneratorType:
+                    if result.__class__ in _UNFINISHED:
                         held, permit = permit, None
-                        return _async_generator(terms, lambda *_: held, lambda *_: result)()
+                        return _unfinished(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -157,15 +166,15 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     begin = None if scope is None else scope.begin
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
         if permit.__class__ is not Permit:
             permit = _parking.begin(permit)
         try:
             result = function(*args, **kwargs)
-            if result.__class__ is GeneratorType:
+            if result.__class__ in _UNFINISHED:
                 held, permit = permit, None
-                return _generator(terms, lambda *_: held, lambda *_: result)()
-            if limiter.counts or terms.usage is not None:
+                return _unfinished(terms, held, result)
+            if (result is not None and limiter.counts) or terms.usage is not None:
                 terms.settle(permit, result)
             return result
         finally:
@@ -176,7 +185,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
         while True:
-            permit = begin() if begin is not None else terms.scope(args, kwargs).begin()
+            permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
             if permit.__class__ is not Permit:
                 permit = _parking.begin(permit)
             try:
@@ -188,9 +197,9 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                     if delay is None:
                         raise
                 else:
-                    if result.__class__ is GeneratorType:
+                    if result.__class__ in _UNFINISHED:
                         held, permit = permit, None
-                        return _generator(terms, lambda *_: held, lambda *_: result)()
+                        return _unfinished(terms, held, result)
                     terms.settle(permit, result)
                     return result
             finally:
@@ -199,6 +208,34 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
             pause(delay)
 
     return wrapper if retry is None else persistent
+
+
+#: What a call may give that is not over when the call is.
+_UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
+
+
+def _unfinished(terms: Terms, permit: Permit, result: Any) -> Any:
+    """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs inside it."""
+    permit.suspend()
+
+    def resume(*_: Any) -> Permit:
+        permit.resume()
+        return permit
+
+    if result.__class__ is CoroutineType:
+        return _finish(terms, resume, result)
+    wrap: Any = _generator if result.__class__ is GeneratorType else _async_generator
+    return wrap(terms, resume, lambda *_: result)()
+
+
+async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any]) -> Any:
+    permit = resume()
+    try:
+        result = await coroutine
+        terms.settle(permit, result)
+        return result
+    finally:
+        permit.release()
 
 
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
@@ -223,9 +260,19 @@ def _generator(
                 step, sent = inner.send, None
                 try:
                     while True:
-                        item = step(sent)
+                        try:
+                            item = step(sent)
+                        except StopIteration as stop:
+                            return stop.value
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
                         streamed = True
-                        used = terms.used(item) or used
+                        used = terms.used_so_far(item, used)
                         permit.suspend()
                         try:
                             sent, step = (yield item), inner.send
@@ -235,19 +282,13 @@ def _generator(
                             sent, step = error, inner.throw
                         finally:
                             permit.resume()
-                except StopIteration as stop:
-                    return stop.value
-                except Exception as error:
-                    if retry is None or call is None:
-                        raise
-                    delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                    if delay is None:
-                        raise
                 finally:
                     inner.close()
             finally:
-                _settle(permit, used)
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
             pause(delay)
 
     return wrapper
@@ -270,9 +311,19 @@ def _async_generator(
                 step, sent = inner.asend, None
                 try:
                     while True:
-                        item = await step(sent)
+                        try:
+                            item = await step(sent)
+                        except StopAsyncIteration:
+                            return
+                        except Exception as error:
+                            if retry is None or call is None:
+                                raise
+                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                            if delay is None:
+                                raise
+                            break
                         streamed = True
-                        used = terms.used(item) or used
+                        used = terms.used_so_far(item, used)
                         permit.suspend()
                         try:
                             sent, step = (yield item), inner.asend
@@ -282,19 +333,13 @@ def _async_generator(
                             sent, step = error, inner.athrow
                         finally:
                             permit.resume()
-                except StopAsyncIteration:
-                    return
-                except Exception as error:
-                    if retry is None or call is None:
-                        raise
-                    delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                    if delay is None:
-                        raise
                 finally:
                     await inner.aclose()
             finally:
-                _settle(permit, used)
-                permit.release()
+                try:
+                    _settle(permit, used)
+                finally:
+                    permit.release()
             await apause(delay)
 
     return wrapper

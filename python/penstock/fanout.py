@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
-import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from penstock.progress import Progress
 from penstock.usage import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from penstock._core import Permit
+    from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
 
 #: Threads of a ``map`` whose limiter does not bound concurrency: calls of LLMs wait far more than they work.
@@ -32,8 +32,10 @@ def gather(
 ) -> asyncio.Future[list[Any]]:
     """See `Limiter.gather`."""
     try:
-        costs = _costs(tokens, len(awaitables))
-        scopes = [limiter.permit(cost) for cost in costs]
+        for awaitable in awaitables:
+            if not inspect.isawaitable(awaitable):
+                raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
+        scopes = _scopes(limiter, tokens, len(awaitables))
         loop = asyncio.get_running_loop()
     except BaseException:
         for awaitable in awaitables:
@@ -60,15 +62,18 @@ def gather(
     return together
 
 
-def _costs(tokens: int | Sequence[int], count: int) -> Sequence[int]:
-    if isinstance(tokens, (int, float)):
-        return [tokens] * count
-    if len(tokens) != count:
-        raise ValueError(f"tokens must be one number or as many as there are awaitables ({count}), not {len(tokens)}")
-    return tokens
+def _scopes(limiter: Limiter, tokens: int | Sequence[int], count: int) -> list[Scope]:
+    """The permits to ask for, one for each awaitable."""
+    if isinstance(tokens, (list, tuple, range)) or (hasattr(tokens, "__len__") and hasattr(tokens, "__getitem__")):
+        if len(tokens) != count:
+            raise ValueError(
+                f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}"
+            )
+        return [limiter.permit(cost) for cost in tokens]
+    return [limiter.permit(tokens)] * count
 
 
-async def _admitted(scope: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def _admitted(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
     async with scope as permit:
         result = await coroutine
         _settle(permit, result)
@@ -76,7 +81,7 @@ async def _admitted(scope: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class _Closing:
-    """Closes a coroutine when its task is done, in case it was never started."""
+    """Closes a coroutine when its task is done, if it was never started."""
 
     __slots__ = ("_coroutine",)
 
@@ -84,11 +89,12 @@ class _Closing:
         self._coroutine = coroutine
 
     def __call__(self, _task: asyncio.Future[Any]) -> None:
-        self._coroutine.close()
+        _close(self._coroutine)
 
 
 def _close(awaitable: object) -> None:
-    if inspect.iscoroutine(awaitable):
+    # One that runs is someone else's.
+    if inspect.iscoroutine(awaitable) and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED:
         awaitable.close()
 
 
@@ -96,6 +102,16 @@ def _settle(permit: Permit, result: object) -> None:
     used = usage_of(result)
     if used is not None:
         permit.settle(used.tokens, used.input_tokens, used.output_tokens)
+
+
+def _iterator(function: object, items: Iterable[Any]) -> Iterator[Any]:
+    """What a map goes through, once both are what they must be."""
+    if not callable(function):
+        raise TypeError(f"function must be callable, not {function!r}")
+    try:
+        return iter(items)
+    except TypeError:
+        raise TypeError(f"items must be iterable, not {items!r}") from None
 
 
 def _of(value: Any, item: Any) -> Any:
@@ -125,13 +141,17 @@ def map_in_threads(
 ) -> list[Any]:
     """See `Limiter.map`.
 
-    This thread asks for the permits, so that they are given in order and Ctrl-C ends the wait; a permit is asked for only
-    when a thread is free to use it.
+    This thread asks for the permits, so that they are given in order and Ctrl-C ends the wait; a permit is asked for
+    only when a thread is free to use it.
     """
+    iterator = _iterator(function, items)
     results: dict[int, Any] = {}
     running: dict[Future[Any], int] = {}
     threads = limiter.stats().concurrency or _THREADS
-    with ThreadPoolExecutor(threads, "penstock-map") as pool, Progress(limiter, _length(items), shown=progress) as shown:
+    with (
+        ThreadPoolExecutor(threads, "penstock-map") as pool,
+        Progress(limiter, _length(items), shown=progress) as shown,
+    ):
 
         def collect(done: Iterable[Future[Any]]) -> None:
             for future in done:
@@ -142,7 +162,7 @@ def map_in_threads(
                 results[index] = future.result() if error is None else error
                 shown.step()
 
-        for index, item in enumerate(items):
+        for index, item in enumerate(iterator):
             while len(running) >= threads:
                 collect(wait(running, return_when=FIRST_COMPLETED).done)
             collect([future for future in running if future.done()])
@@ -177,13 +197,13 @@ async def _acall(permit: Permit, function: Callable[[Any], Awaitable[Any]], item
         return result
 
 
-async def amap(limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any) -> list[Any]:
+async def amap(
+    limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any
+) -> list[Any]:
     """See `Limiter.amap`."""
-    results: dict[int, Any] = {}
     stream = astream(limiter, function, items, **terms)
     try:
-        async for index, result in stream:
-            results[index] = result
+        results = {index: result async for index, result in stream}
     finally:
         await stream.aclose()
     return _ordered(results)
@@ -193,23 +213,31 @@ async def amap(limiter: Limiter, function: Callable[[Any], Awaitable[Any]], item
 _AHEAD = 1_024
 
 
-async def astream(
+def astream(
+    limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """See `Limiter.astream`."""
+    return _astream(limiter, function, _iterator(function, items), _length(items), **terms)
+
+
+async def _astream(
     limiter: Limiter,
     function: Callable[[Any], Awaitable[Any]],
-    items: Iterable[Any],
+    items: Iterator[Any],
+    length: int | None,
     *,
     tokens: Any,
     key: Any,
     return_exceptions: bool,
     progress: bool,
 ) -> AsyncGenerator[tuple[int, Any], None]:
-    """See `Limiter.astream`."""
     finished: asyncio.Queue[tuple[int, Any, BaseException | None] | None] = asyncio.Queue()
     ahead = asyncio.Semaphore(_AHEAD)
     running: set[asyncio.Task[Any]] = set()
 
-    def done(index: int, task: asyncio.Task[Any]) -> None:
+    def done(index: int, permit: Permit, task: asyncio.Task[Any]) -> None:
         running.discard(task)
+        permit.abandon()  # unless it was released: a task that is cancelled before its first step makes no call
         if not task.cancelled():
             error = task.exception()
             finished.put_nowait((index, None if error else task.result(), error))
@@ -225,9 +253,9 @@ async def astream(
                 finished.put_nowait((index, None, error))
                 continue
             task = asyncio.create_task(_acall(permit, function, item))
-            del permit  # the task's alone: cancelled before its first step, it drops it, and that gives it back
             running.add(task)
-            task.add_done_callback(lambda task, index=index: done(index, task))  # type: ignore[misc]
+            task.add_done_callback(functools.partial(done, index, permit))
+            del permit  # its call's alone from here on
         if running:
             await asyncio.wait(running)
 
@@ -240,7 +268,7 @@ async def astream(
     feeder = asyncio.create_task(feed())
     feeder.add_done_callback(fed)
     try:
-        with Progress(limiter, _length(items), shown=progress) as shown:
+        with Progress(limiter, length, shown=progress) as shown:
             while (entry := await finished.get()) is not None:
                 index, result, error = entry
                 ahead.release()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from penstock import _core, _parking, decorate, fanout
+from penstock import _core, _parking, decorate
 from penstock._core import Permit, RetryBudget
 from penstock.stats import Level, Stats
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from penstock.retry import Retry
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Limiter(_core.Limiter):
@@ -98,10 +102,11 @@ class Limiter(_core.Limiter):
         """Put a permit around each call of a function, a coroutine, a generator or an async generator.
 
         Costs and key may be functions: they are called with the arguments of the call. A generator holds its permit
-        until it is exhausted, closed or dropped, and so does one that a decorated function or coroutine returns.
+        until it is exhausted, closed or dropped, and so does one that a decorated function or coroutine returns; a
+        coroutine that a function returns holds it until it is done.
 
         When the limiter counts tokens, the permit is settled by what the result says that it used: results of OpenAI,
-        Anthropic, Google, LangChain, LlamaIndex and AutoGen are recognised (of a stream: its last item that says so).
+        Anthropic, Google, LangChain, LlamaIndex and AutoGen are recognised (of a stream: what its items say together).
 
         Args:
             tokens: estimated tokens of a call.
@@ -114,7 +119,8 @@ class Limiter(_core.Limiter):
             retry: how a failed call is tried again. Every attempt passes the limiter, which heeds what the provider
                 said; the cost of a failed one is settled as the provider counts failures.
             usage: from the result, what was used: a number of tokens, a dict of ``tokens``, ``input_tokens`` and
-                ``output_tokens``, a provider's usage object, or None to leave the estimate.
+                ``output_tokens``, a provider's usage object, or None to leave the estimate. Of a stream it is asked for
+                each item, and the last that says something counts.
 
         Raises:
             AcquireTimeout, CostExceedsLimit, QueueFull: from the decorated call, before it is made.
@@ -134,6 +140,22 @@ class Limiter(_core.Limiter):
         )
         return lambda function: decorate.decorate(terms, function)
 
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: Literal[False] = False,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T]]: ...
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        return_exceptions: bool,
+        tokens: int | Sequence[int] = 0,
+        progress: bool = False,
+    ) -> asyncio.Future[list[T | BaseException]]: ...
     def gather(
         self,
         *awaitables: Awaitable[Any],
@@ -155,8 +177,32 @@ class Limiter(_core.Limiter):
         Raises:
             ValueError: when ``tokens`` is a sequence of another length than the awaitables.
         """
+        from penstock import fanout  # asyncio is slow to import; who calls this has it already
+
         return fanout.gather(self, awaitables, return_exceptions=return_exceptions, tokens=tokens, progress=progress)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         function: Callable[[Any], Any],
@@ -181,10 +227,34 @@ class Limiter(_core.Limiter):
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
         """
+        from penstock import fanout
+
         return fanout.map_in_threads(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> list[R | BaseException]: ...
     async def amap(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -200,10 +270,34 @@ class Limiter(_core.Limiter):
         A task is made only for a call that is admitted: a million items need no million tasks. Arguments as in `map`;
         the first exception cancels the calls under way.
         """
+        from penstock import fanout
+
         return await fanout.amap(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
 
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R]]: ...
+    @overload
+    def astream(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        tokens: int | Callable[[T], int] = 0,
+        key: str | int | Callable[[T], str | int | None] | None = None,
+        return_exceptions: bool,
+        progress: bool = False,
+    ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
     def astream(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -218,6 +312,8 @@ class Limiter(_core.Limiter):
 
         Leaving the loop early cancels the calls under way.
         """
+        from penstock import fanout
+
         return fanout.astream(
             self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
         )
@@ -236,3 +332,7 @@ class Limiter(_core.Limiter):
         numbers = self.snapshot()
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.after_fork)

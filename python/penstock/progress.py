@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from penstock.limiter import Limiter
 
 _EVERY = 0.1  # seconds between two pictures: a fan-out may finish a thousand calls in one
@@ -25,7 +27,7 @@ class Progress:
         self._began = time.monotonic()
         self._drawn = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._draw()
         return self
 

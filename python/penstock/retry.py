@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
-import inspect
-import secrets
+import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking
 from penstock._core import Attempts, RetryBudget, RetryPolicy
@@ -18,6 +17,8 @@ from penstock.failures import annotate, verdict_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
     from types import TracebackType
+
+    from typing_extensions import Self
 
     from penstock._core import Permit, Verdict
     from penstock.limiter import Limiter
@@ -29,8 +30,7 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseExcep
 _MARK = "penstock"
 
 
-@dataclasses.dataclass(frozen=True)
-class GaveUp:
+class GaveUp(NamedTuple):
     """What the retries of a call came to; the exception that is raised in the end carries it as ``error.penstock``.
 
     Attributes:
@@ -55,9 +55,9 @@ class Retry:
                 response = call()
 
     A failure is retried when what the provider said allows it (see `Verdict`): never a spent quota, a request that is
-    too large or wrong, or a stream that has begun. A wait that the provider states is a floor; where it states none, the
-    delay grows from ``initial`` by ``factor`` up to ``max_delay``, with jitter. In the end the original exception is
-    raised; ``error.penstock`` says what was tried. A `Retry` around another leaves alone what that gave up.
+    too large or wrong, or a stream that has begun. A wait that the provider states is a floor; where it states none,
+    the delay grows from ``initial`` by ``factor`` up to ``max_delay``, with jitter. In the end the original exception
+    is raised; ``error.penstock`` says what was tried. A `Retry` around another leaves alone what that gave up.
 
     Args:
         attempts: how many attempts a call makes at most, the first included.
@@ -94,7 +94,8 @@ class Retry:
             raise TypeError(f"on must be an exception class, a tuple of these, a function or None, not {on!r}")
         if budget is not None and not isinstance(budget, RetryBudget):
             raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
-        self._policy = RetryPolicy(attempts, initial, factor, max_delay, jitter, deadline, secrets.randbits(64))
+        seed = int.from_bytes(os.urandom(8), "little")
+        self._policy = RetryPolicy(attempts, initial, factor, max_delay, jitter, deadline, seed)
         self._on = on
         self._budget = budget
         self._own = RetryBudget() if budget is None else budget
@@ -144,10 +145,8 @@ class Retry:
         """True to go by the verdict, seconds to wait, or None not to retry at all."""
         answer: Any = None
         if self._on is not None and not isinstance(error, PenstockError):
-            if _are_exceptions(self._on):
-                answer = isinstance(error, self._on) or None  # type: ignore[arg-type]
-            else:
-                answer = self._on(error)  # type: ignore[operator, call-arg]
+            on: Any = self._on
+            answer = (isinstance(error, on) or None) if _are_exceptions(on) else on(error)
         if answer is False:
             return None
         if isinstance(answer, timedelta):
@@ -162,6 +161,8 @@ class Retry:
 
     def __call__(self, function: F) -> F:
         """Retry each call of ``function``."""
+        import inspect  # slow to import, and whoever has a function to decorate has it already
+
         if not callable(function):
             raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
         wrapped: Any
@@ -173,7 +174,7 @@ class Retry:
             wrapped = self._coroutine(function)
         else:
             wrapped = self._function(function)
-        return functools.wraps(function)(wrapped)  # type: ignore[no-any-return]
+        return cast("F", functools.wraps(function)(wrapped))
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -287,7 +288,7 @@ class Attempt:
         self.number = call.told()[0]
         self.delay: float | None = None
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -337,10 +338,8 @@ def _gave_up(error: BaseException) -> bool:
 def _mark(error: BaseException, call: Attempts, reason: str, *, quiet: bool = False) -> None:
     attempts, waits = call.told()
     call.end()
-    try:
+    with contextlib.suppress(AttributeError):  # a class with slots: the note alone will do
         setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason))
-    except AttributeError:
-        pass  # a class with slots: the note alone will do
     if not quiet:
-        times = "1 attempt" if attempts == 1 else f"{attempts} attempts and {sum(waits):.1f} s of waiting"
-        annotate(error, f"penstock gave up after {times}: {reason}")
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts, {sum(waits):.1f} s of waiting between them"
+        annotate(error, f"penstock: {reason} ({times})")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from penstock._core import Rate
 
 
-@dataclasses.dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """How one rate stands.
 
     Attributes:
@@ -26,8 +24,7 @@ class Level:
     window: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """A snapshot of a limiter. ``print(limiter.stats())`` is readable.
 
     Attributes:
@@ -71,7 +68,7 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dict of plain values, rates as text: ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = self._asdict()
         values["levels"] = [
             {
                 "dimension": level.dimension,
@@ -90,8 +87,10 @@ class Stats:
             f"limiter {self.name}",
             f"  {self.in_flight}{of} in flight, {self.waiting} waiting",
             f"  {self.granted} granted, {self.cancelled} cancelled, {self.timeouts} timed out, {self.refused} refused",
-            f"  waited {self.waited:.1f} s in all; half up to {self.waited_p50:.3g} s, "
-            f"99 % up to {self.waited_p99:.3g} s, at most {self.waited_max:.3g} s",
+            (
+                f"  waited {self.waited:.1f} s in all; half up to {self.waited_p50:.3g} s, "
+                f"99 % up to {self.waited_p99:.3g} s, at most {self.waited_max:.3g} s"
+            ),
         ]
         lines += [
             f"  {level.dimension}: {level.available:,} free now, {level.window:,} of {level.rate.amount:,} "

@@ -1,8 +1,8 @@
 """What a call really used, read from its result.
 
 Results are recognised by their shape, so nothing is imported: OpenAI (chat completions, responses, embeddings),
-Anthropic, Google, LangChain (messages, ``LLMResult``), LlamaIndex (responses with ``raw``) and AutoGen (``CreateResult``,
-``TaskResult``), their dicts, and lists of any of these.
+Anthropic, Google, LangChain (messages, ``LLMResult``), LlamaIndex (responses with ``raw``) and AutoGen
+(``CreateResult``, ``TaskResult``), their dicts, and lists of any of these.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 #: How deep results may be nested in each other.
 _DEPTH = 4
+#: More tokens than this no call uses: whatever such a number is, it is not usage.
+_MOST = 10**12
 
 
 class Usage(NamedTuple):
@@ -32,6 +34,19 @@ class Usage(NamedTuple):
             _sum(self.input_tokens, other.input_tokens),
             _sum(self.output_tokens, other.output_tokens),
         )
+
+    def grown_to(self, later: Usage) -> Usage:
+        """What a stream has used by now. Counts of a stream grow, and an item may leave out what an earlier one said.
+
+        Anthropic counts the input in the first event and the output in later ones; LangChain makes the rest 0 there.
+        """
+        sent = _most(self.input_tokens, later.input_tokens)
+        received = _most(self.output_tokens, later.output_tokens)
+        return Usage(max(self.tokens, later.tokens, (sent or 0) + (received or 0)), sent, received)
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else max(one, other)
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -70,6 +85,8 @@ def usage_of(result: object, depth: int = _DEPTH) -> Usage | None:
 
 
 def _usage_of_all(results: Any, depth: int) -> Usage | None:
+    if results and type(results[0]) in (float, int):
+        return None  # an embedding: thousands of numbers, and no usage
     found = [used for used in (usage_of(result, depth - 1) for result in results) if used is not None]
     return None if not found else sum(found[1:], found[0])
 
@@ -86,7 +103,7 @@ def _get(thing: object, name: str) -> Any:
 def _count(thing: object, *names: str) -> int | None:
     for name in names:
         value = _get(thing, name)
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= _MOST:
             return value
     return None
 

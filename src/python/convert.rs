@@ -1,8 +1,8 @@
 //! From Python's numbers to the core's, with errors that name the argument, the value and what is allowed.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyString};
+use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString};
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::Cost;
@@ -29,6 +29,7 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// A whole number from `least` to `most`. An integral float counts as one.
+#[inline]
 pub fn whole(name: &str, value: &Bound<'_, PyAny>, least: u64, most: u64) -> PyResult<u64> {
     let wrong =
         || PyValueError::new_err(format!("{name} must be a whole number from {least} to {most}, not {}", shown(value)));
@@ -76,7 +77,18 @@ pub fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Nanos> {
     if value.is_instance_of::<PyBool>() {
         return Err(PyTypeError::new_err(wrong()));
     }
-    let number: f64 = value.extract().map_err(|_| PyTypeError::new_err(wrong()))?;
+    let number: f64 = match value.extract() {
+        Ok(number) => number,
+        // An int beyond any float.
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            if value.lt(0)? {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            }
+        }
+        Err(_) => return Err(PyTypeError::new_err(wrong())),
+    };
     if number.is_nan() || number < 0.0 {
         return Err(PyValueError::new_err(wrong()));
     }
@@ -94,7 +106,7 @@ pub fn key(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Some(text.to_cow()?.into_owned()));
     }
-    if value.is_instance_of::<pyo3::types::PyInt>() {
+    if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
         return Ok(Some(value.str()?.to_string()));
     }
     Err(PyTypeError::new_err(format!("key must be a str, an int or None, not {}", shown(value))))
@@ -103,8 +115,34 @@ pub fn key(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
 /// A priority: any whole number of 32 bits.
 pub fn priority(value: Option<&Bound<'_, PyAny>>) -> PyResult<i32> {
     let Some(value) = value else { return Ok(0) };
-    value.extract().map_err(|_| {
-        let message = format!("priority must be a whole number from -2147483648 to 2147483647, not {}", shown(value));
-        PyValueError::new_err(message)
-    })
+    let number = value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>();
+    if number && let Ok(priority) = value.extract() {
+        return Ok(priority);
+    }
+    let message = format!("priority must be a whole number from {} to {}, not {}", i32::MIN, i32::MAX, shown(value));
+    Err(if number { PyValueError::new_err(message) } else { PyTypeError::new_err(message) })
+}
+
+/// A text.
+pub fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let Ok(text) = value.cast::<PyString>() else {
+        return Err(PyTypeError::new_err(format!("{name} must be a str, not {}", shown(value))));
+    };
+    Ok(text.to_cow()?.into_owned())
+}
+
+/// One of a few texts.
+pub fn one_of(name: &str, value: &Bound<'_, PyAny>, allowed: &[&str]) -> PyResult<String> {
+    let given = value.cast::<PyString>().ok().and_then(|text| Some(text.to_cow().ok()?.into_owned()));
+    if let Some(given) = given.as_ref().filter(|given| allowed.contains(&given.as_str())) {
+        return Ok(given.clone());
+    }
+    let allowed: Vec<_> = allowed.iter().map(|value| format!("{value:?}")).collect();
+    let message = format!("{name} must be {}, not {}", allowed.join(" or "), shown(value));
+    Err(if given.is_some() { PyValueError::new_err(message) } else { PyTypeError::new_err(message) })
+}
+
+/// True or False, and nothing that only counts as that.
+pub fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.extract().map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, not {}", shown(value))))
 }

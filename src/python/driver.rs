@@ -6,13 +6,13 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::clock::{self, Nanos};
 use crate::gate::{Admission, Config, Gate, Grant, Outcome, Refusal, Request as Asked};
 use crate::queue::Ticket;
 
+use super::cached::intern;
 use super::errors::refused;
 use super::event_loop::{self, LoopId, Loops};
 use super::nesting::Nesting;
@@ -54,8 +54,9 @@ impl Driver {
     /// Asks the gate. Who must wait gets a waiter, which is not parked yet.
     #[inline]
     pub fn admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Entry> {
-        let nested = self.nesting.enclosing(py).map(Nested::cover);
-        let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
+        let mut nested = self.nesting.enclosing(py).map(Nested::cover);
+        let covered = nested.as_ref().map(Nested::covered).unwrap_or_default();
+        let cost = request.cost.minus(covered);
         let asked = request.gate(cost, nested.is_some());
         let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
         match at_once {
@@ -64,7 +65,13 @@ impl Driver {
                 drop(nested);
                 Err(refused(py, &self.name, &refusal))
             }
-            _ => self.wait(py, &asked, nested),
+            _ => {
+                if let Some(nested) = &mut nested {
+                    nested.defer(py);
+                }
+                // All of it is charged when the call leaves: what the permit outside covered, and what goes beyond.
+                self.wait(py, &request.gate(cost.plus(covered), nested.is_some()), nested)
+            }
         }
     }
 
@@ -72,6 +79,7 @@ impl Driver {
     #[cold]
     fn wait(self: &Arc<Self>, py: Python<'_>, asked: &Asked<'_>, nested: Option<Nested>) -> PyResult<Entry> {
         let waiter = Py::new(py, Waiter::new(self))?;
+        let deferred = nested.is_some();
         let mut settled = Vec::new();
         let admission = {
             let mut gate = self.gate.lock();
@@ -93,7 +101,8 @@ impl Driver {
             }
             Admission::Refused(refusal) => Err(refused(py, &self.name, &refusal)),
         };
-        if !settled.is_empty() {
+        // What a permit outside was given back may be what another waits for.
+        if deferred || !settled.is_empty() {
             self.settle(py, settled);
         }
         entry

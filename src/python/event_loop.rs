@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::clock::{self, Nanos, SECOND};
 
+use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
 use super::waiter::Waiter;
@@ -24,14 +23,13 @@ pub type LoopId = u64;
 /// The event loop that runs on this thread, if one does. Where asyncio is not imported, none does; to import it here
 /// would take long, and end badly in a daemon thread while the interpreter exits.
 pub fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.get(py).or_else(|| {
-        let modules = py.import(intern!(py, "sys")).ok()?.getattr(intern!(py, "modules")).ok()?;
-        let events = modules.get_item(intern!(py, "asyncio.events")).ok()?;
-        let get = events.getattr(intern!(py, "_get_running_loop")).ok()?;
-        Some(GET.get_or_init(py, || get.unbind()))
+    static GET: Cached<Py<PyAny>> = Cached::new();
+    let get = GET.get_or_make(|| {
+        let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+        // Not "asyncio" itself, which another thread may be about to import.
+        modules.get_item(intern!(py, "asyncio.events"))?.getattr("_get_running_loop").map(Bound::unbind)
     });
-    let running = get?.bind(py).call0().ok()?;
+    let running = get.ok()?.bind(py).call0().ok()?;
     (!running.is_none()).then_some(running)
 }
 
@@ -43,10 +41,10 @@ struct Timer {
 struct EventLoop {
     id: LoopId,
     object: Py<PyAny>,
-    /// What its timer calls.
-    ring: Py<Tick>,
     /// What it calls when its inbox has something.
     tick: Py<Tick>,
+    /// What its timer calls.
+    alarm: Py<Tick>,
     /// Calls that wait in it.
     parked: usize,
     timer: Option<Timer>,
@@ -62,18 +60,18 @@ pub struct Loops {
     loops: Vec<EventLoop>,
 }
 
-/// What a loop calls back: when its timer is due, or when its inbox has something.
+/// What a loop calls back: when its inbox has something, or as the alarm of its timer.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Tick {
     driver: Arc<Driver>,
     id: LoopId,
-    is_timer: bool,
+    alarm: bool,
 }
 
 #[pymethods]
 impl Tick {
     fn __call__(&self, py: Python<'_>) {
-        let inbox = self.driver.loops.lock().collect(self.id, self.is_timer);
+        let inbox = self.driver.loops.lock().collect(self.id, self.alarm);
         for (_, future) in &inbox {
             resolve(future.bind(py));
         }
@@ -96,10 +94,10 @@ impl Fresh {
     pub fn new(driver: &Arc<Driver>, event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let tick = |is_timer| Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id, is_timer });
-        let (ring, tick) = (tick(true)?, tick(false)?);
+        let tick = |alarm| Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id, alarm });
+        let (tick, alarm) = (tick(false)?, tick(true)?);
         let object = event_loop.clone().unbind();
-        Ok(Self(EventLoop { id, object, ring, tick, parked: 1, timer: None, inbox: Vec::new(), called: false }))
+        Ok(Self(EventLoop { id, object, tick, alarm, parked: 1, timer: None, inbox: Vec::new(), called: false }))
     }
 }
 
@@ -159,10 +157,10 @@ impl Loops {
         if known.parked > 0 || !known.inbox.is_empty() { None } else { self.forget(id) }
     }
 
-    /// Takes the inbox out, and the timer if it was that which rang: on time or, since clocks differ, a little early.
-    fn collect(&mut self, id: LoopId, is_timer: bool) -> Vec<(Py<Waiter>, Py<PyAny>)> {
+    /// Takes the inbox out, and the timer if it was that which rang: late, or a little early, and then it is set again.
+    fn collect(&mut self, id: LoopId, alarm: bool) -> Vec<(Py<Waiter>, Py<PyAny>)> {
         let Some(known) = self.get(id) else { return Vec::new() };
-        if is_timer {
+        if alarm {
             known.timer = None;
         } else {
             known.called = false;
@@ -205,20 +203,20 @@ fn cancel(py: Python<'_>, handle: &Py<PyAny>) {
 /// Sets the timer of a loop, from its own thread, unless it rings by then anyway.
 pub fn arm(driver: &Driver, event_loop: &Bound<'_, PyAny>, id: LoopId, at: Nanos) -> PyResult<()> {
     let py = event_loop.py();
-    let (tick, old) = {
+    let (alarm, old) = {
         let mut loops = driver.loops.lock();
         let Some(known) = loops.get(id) else { return Ok(()) };
         if known.timer.as_ref().is_some_and(|timer| timer.at <= at) {
             return Ok(());
         }
-        (known.ring.clone_ref(py), known.timer.take())
+        (known.alarm.clone_ref(py), known.timer.take())
     };
     if let Some(old) = old {
         cancel(py, &old.handle);
     }
     let delay = delay(event_loop, at.saturating_sub(clock::now()))?;
     let time: f64 = event_loop.call_method0(intern!(py, "time"))?.extract()?;
-    let handle = event_loop.call_method1(intern!(py, "call_at"), (time + to_seconds(delay), tick))?.unbind();
+    let handle = event_loop.call_method1(intern!(py, "call_at"), (time + to_seconds(delay), alarm))?.unbind();
     let unused = {
         let mut loops = driver.loops.lock();
         match loops.get(id) {
@@ -232,12 +230,12 @@ pub fn arm(driver: &Driver, event_loop: &Bound<'_, PyAny>, id: LoopId, at: Nanos
     Ok(())
 }
 
-/// asyncio's own loops ring what is due within their clock's resolution, a nanosecond. Others round to milliseconds,
-/// down as well as up; asked for the next whole one they do not ring early. Only asyncio's own know virtual time.
+/// asyncio's own loops ring what is due within their clock's resolution, a nanosecond. Others count in milliseconds and
+/// round down: asked for the next whole one they ring less than one early or late. Only asyncio's own know virtual time.
 fn delay(event_loop: &Bound<'_, PyAny>, delay: Nanos) -> PyResult<Nanos> {
-    static BASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static BASE: Cached<Py<PyAny>> = Cached::new();
     let py = event_loop.py();
-    let base = BASE.get_or_try_init(py, || py.import("asyncio")?.getattr("BaseEventLoop").map(Bound::unbind))?;
+    let base = BASE.get_or_make(|| py.import("asyncio")?.getattr("BaseEventLoop").map(Bound::unbind))?;
     if event_loop.is_instance(base.bind(py))? {
         return Ok(delay.saturating_add(2));
     }
@@ -275,4 +273,9 @@ pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> bool {
 /// When the timer of a loop rings.
 pub fn armed(driver: &Driver, id: LoopId) -> Option<Nanos> {
     driver.loops.lock().get(id)?.timer.as_ref().map(|timer| timer.at)
+}
+
+/// Makes the classes that are not exported.
+pub fn make_classes(py: Python<'_>) {
+    py.get_type::<Tick>();
 }

@@ -14,7 +14,7 @@ use crate::keys::PerKey;
 use crate::pace::FULL;
 use crate::rate;
 
-use super::convert::{given, optional_seconds, seconds, shown, to_seconds, whole};
+use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
 use super::rate::rates;
@@ -27,7 +27,9 @@ type Any<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 const MOST: u64 = 1_000_000_000;
 
-/// A named set of rates and a concurrency. See `_core.pyi` for its documentation.
+/// A named set of rates and a concurrency: what decides when calls may leave.
+///
+/// The base of `penstock.Limiter`, which adds decorators and fan-out and documents the arguments.
 #[pyclass(frozen, subclass, module = "penstock._core")]
 pub struct Limiter {
     driver: Arc<Driver>,
@@ -42,7 +44,7 @@ fn limits(values: [(Dimension, Any<'_, '_>); 4]) -> PyResult<Vec<(Dimension, rat
     let mut limits = Vec::new();
     for (dimension, value) in values {
         if let Some(value) = given(value) {
-            limits.extend(rates(dimension, value)?.into_iter().map(|rate| (dimension, rate)));
+            limits.extend(rates(dimension.name(), value)?.into_iter().map(|rate| (dimension, rate)));
         }
     }
     Ok(limits)
@@ -64,22 +66,15 @@ fn per_key(value: &Bound<'_, PyAny>) -> PyResult<PerKey> {
             limits.concurrency = bounded("per_key['concurrency']", Some(&value), 1)?;
         } else if let Some(dimension) = Dimension::from_name(&name) {
             if !value.is_none() {
-                limits.rates.extend(rates(dimension, &value)?.into_iter().map(|rate| (dimension, rate)));
+                let rates = rates(&format!("per_key['{name}']"), &value)?;
+                limits.rates.extend(rates.into_iter().map(|rate| (dimension, rate)));
             }
         } else {
             let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-            return Err(PyValueError::new_err(format!("per_key has an unknown dimension {name:?}; known are {known}")));
+            return Err(PyValueError::new_err(format!("per_key has an unknown dimension '{name}'; known are {known}")));
         }
     }
     Ok(limits)
-}
-
-fn one_of(name: &str, value: &str, allowed: &[&str]) -> PyResult<()> {
-    if allowed.contains(&value) {
-        return Ok(());
-    }
-    let allowed: Vec<_> = allowed.iter().map(|value| format!("{value:?}")).collect();
-    Err(PyValueError::new_err(format!("{name} must be {}, not {value:?}", allowed.join(" or "))))
 }
 
 fn fresh_name() -> String {
@@ -99,7 +94,9 @@ impl Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None,
-        per_key=None, name=None, store="memory://", network_jitter=None, max_waiting=None, on_store_failure="share"))]
+        per_key=None, name=None, store=None, network_jitter=None, max_waiting=None, on_store_failure=None),
+        text_signature = "(*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None, \
+        per_key=None, name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share')")]
     #[allow(clippy::too_many_arguments)]
     fn new(
         requests: Any<'_, '_>,
@@ -108,14 +105,19 @@ impl Limiter {
         output_tokens: Any<'_, '_>,
         concurrency: Any<'_, '_>,
         per_key: Any<'_, '_>,
-        name: Option<String>,
-        store: &str,
+        name: Any<'_, '_>,
+        store: Any<'_, '_>,
         network_jitter: Any<'_, '_>,
         max_waiting: Any<'_, '_>,
-        on_store_failure: &str,
+        on_store_failure: Any<'_, '_>,
     ) -> PyResult<Self> {
-        one_of("store", store, &["memory://"])?;
-        one_of("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
+        let known = |name, value: Any<'_, '_>, allowed: &[&str]| match given(value) {
+            Some(value) => one_of(name, value, allowed),
+            None => Ok(allowed.first().copied().unwrap_or_default().to_owned()),
+        };
+        let store = known("store", store, &["memory://"])?;
+        known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
+        let name = given(name).map(|name| text("name", name)).transpose()?;
         if name.as_ref().is_some_and(String::is_empty) {
             return Err(PyValueError::new_err("name must not be empty; leave it out for one of its own"));
         }
@@ -132,29 +134,37 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
         let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
-        let limiter = Self {
-            driver,
-            store: store.to_owned(),
-            counts: AtomicBool::new(false),
-            one: Request::one(),
-            blocks: Arc::default(),
-        };
+        let limiter =
+            Self { driver, store, counts: AtomicBool::new(false), one: Request::one(), blocks: Arc::default() };
         limiter.note_dimensions();
         Ok(limiter)
     }
 
+    /// What messages and numbers call it.
     #[getter]
     fn name(&self) -> &str {
         &self.driver.name
     }
 
+    /// Where the ledger is kept, as a URL.
     #[getter]
     fn store(&self) -> &str {
         &self.store
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-        timeout=None))]
+    /// A permit for a block, for `with` and `async with`; nothing is asked for before the block begins.
+    ///
+    /// The block gets a `Permit`, which is given back when the block ends. Costs are estimates, whole numbers from 0;
+    /// `timeout` is in seconds, and 0 is now or never.
+    ///
+    /// Raises `TypeError` or `ValueError` for an argument that cannot be. Entering raises `AcquireTimeout`,
+    /// `CostExceedsLimit` or `QueueFull`.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn permit(
         &self,
@@ -198,8 +208,15 @@ impl Limiter {
         }
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-        timeout=None))]
+    /// The twin of `acquire` for tasks: await what it gives, once. Dropped or cancelled, it leaves the queue.
+    ///
+    /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`, at once or when awaited.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn aacquire(
         &self,
@@ -219,7 +236,13 @@ impl Limiter {
         }
     }
 
-    #[pyo3(signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None))]
+    /// A permit if there is one now, else None. Arguments as in `permit`, but nothing waits.
+    ///
+    /// Raises `CostExceedsLimit` for what no wait could satisfy.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn try_acquire(
         &self,
@@ -266,6 +289,9 @@ impl Limiter {
         Ready::shared(py)
     }
 
+    /// Lets nothing leave for so many seconds (or a timedelta), for all who wait and all who come.
+    ///
+    /// A longer cooldown that is under way stays. Raises `TypeError` or `ValueError` unless it is 0 or more.
     #[pyo3(signature = (seconds))]
     fn cooldown(&self, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
         let period = self::seconds("seconds", seconds)?;
@@ -274,6 +300,11 @@ impl Limiter {
         Ok(())
     }
 
+    /// Tells the limiter what the provider said; gives what that means, as a `Verdict`.
+    ///
+    /// A stated wait holds back everyone who would be refused. `status` is the HTTP status, 0 for no answer at all;
+    /// `headers` a mapping or pairs, None when nobody knows them; `body` bytes, str, or what json.dumps takes. Raises
+    /// `TypeError` or `ValueError` for anything else.
     #[pyo3(signature = (status, headers, body=None))]
     fn observe(
         &self,
@@ -287,7 +318,9 @@ impl Limiter {
         Ok(verdict)
     }
 
-    /// Takes in what an answer means, to a call that left with `permit`; by default, the one that encloses this code.
+    /// Takes in what an answer means to the call that left with `permit`.
+    ///
+    /// By default that is the permit that encloses this code.
     #[pyo3(signature = (verdict, permit=None))]
     fn heed(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
         let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
@@ -297,7 +330,13 @@ impl Limiter {
         self.driver.settle(py, settled);
     }
 
-    #[pyo3(signature = (**limits))]
+    /// Changes limits while calls run and wait; what is not named stays, None takes a limit away.
+    ///
+    /// What was charged before counts against the new rates. Raises `TypeError` or `ValueError`, and then changes nothing.
+    #[pyo3(
+        signature = (**limits),
+        text_signature = "($self, *, requests=..., tokens=..., input_tokens=..., output_tokens=..., concurrency=...)"
+    )]
     fn update(&self, py: Python<'_>, limits: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         let mut concurrency = None;
         let mut changes = Vec::new();
@@ -306,11 +345,11 @@ impl Limiter {
             if name == "concurrency" {
                 concurrency = Some(bounded("concurrency", Some(&value), 1)?);
             } else if let Some(dimension) = Dimension::from_name(&name) {
-                let fresh = if value.is_none() { Vec::new() } else { rates(dimension, &value)? };
+                let fresh = if value.is_none() { Vec::new() } else { rates(&name, &value)? };
                 changes.push((dimension, fresh));
             } else {
                 let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-                return Err(PyTypeError::new_err(format!("update() has no argument {name:?}; known are {known}")));
+                return Err(PyTypeError::new_err(format!("update() has no argument '{name}'; known are {known}")));
             }
         }
         // Everything was looked at before anything is changed.
@@ -336,7 +375,7 @@ impl Limiter {
         self.counts.load(Ordering::Relaxed)
     }
 
-    /// The snapshot that `penstock.Stats` shows.
+    /// The numbers that `penstock.Stats` shows.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.driver.sweep_closed(py);
         let now = clock::now();

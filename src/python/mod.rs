@@ -1,5 +1,6 @@
 //! Thin bindings: convert, call, convert back. What Python must decide is in `python/penstock/`.
 
+mod cached;
 mod convert;
 mod driver;
 mod errors;
@@ -19,7 +20,9 @@ use pyo3::prelude::*;
 /// The compiled core of Penstock. Everything public in it is exported by `penstock` itself.
 #[pymodule]
 mod _core {
-    use super::{PyResult, Python, pyfunction};
+    use pyo3::types::{PyModule, PyModuleMethods};
+
+    use super::{Bound, PyResult, Python, pyfunction};
 
     #[pymodule_export]
     use super::limiter::Limiter;
@@ -36,13 +39,23 @@ mod _core {
     #[pymodule_export]
     use super::waiter::{Acquire, Waiter};
 
-    /// Estimates the tokens of a text without a tokenizer.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Classes that are not exported are made now, too: see `cached`.
+        super::scope::make_classes(module.py());
+        super::event_loop::make_classes(module.py());
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// About how many tokens a text has, told without a tokenizer.
     #[pyfunction]
     fn estimate_tokens(text: &str) -> u64 {
         crate::estimate::estimate_tokens(text)
     }
 
-    /// What a forked child must do before it uses a limiter: the calls under way and those that wait are the parent's.
+    /// What a forked child does before it uses a limiter.
+    ///
+    /// The calls under way and those that wait are the parent's: the child's limiters start with none.
     #[pyfunction]
     fn after_fork(py: Python<'_>) {
         super::driver::after_fork(py);
@@ -61,9 +74,9 @@ mod _core {
         crate::clock::freeze();
     }
 
-    /// Moves a frozen clock forward by so many seconds.
+    /// Moves a frozen clock forward by so many seconds; without effect on one that runs.
     #[pyfunction]
-    fn clock_advance(seconds: &super::Bound<'_, super::PyAny>) -> PyResult<()> {
+    fn clock_advance(seconds: &Bound<'_, super::PyAny>) -> PyResult<()> {
         crate::clock::advance(super::convert::seconds("seconds", seconds)?);
         Ok(())
     }

@@ -6,11 +6,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::IntoPyDict;
 
+use super::cached::{Cached, intern};
 use super::permit::Permit;
 
 struct Variable {
@@ -21,7 +20,7 @@ struct Variable {
 
 /// The permits of one limiter that code runs inside.
 pub struct Nesting {
-    variable: PyOnceLock<Variable>,
+    variable: Cached<Variable>,
     /// How many permits are the enclosing one of some code. While there are none, nothing can be nested.
     scopes: AtomicUsize,
     /// How often this process is a fork of a fork: blocks that began before do not count.
@@ -36,13 +35,13 @@ pub struct Token {
 
 impl Default for Nesting {
     fn default() -> Self {
-        Self { variable: PyOnceLock::new(), scopes: AtomicUsize::new(0), forks: AtomicU32::new(0) }
+        Self { variable: Cached::new(), scopes: AtomicUsize::new(0), forks: AtomicU32::new(0) }
     }
 }
 
 impl Nesting {
     fn variable(&self, py: Python<'_>) -> PyResult<&Variable> {
-        self.variable.get_or_try_init(py, || {
+        self.variable.get_or_make(|| {
             let class = py.import(intern!(py, "contextvars"))?.getattr(intern!(py, "ContextVar"))?;
             let default = [("default", py.None())].into_py_dict(py)?;
             let variable = class.call(("penstock_permit",), Some(&default))?;

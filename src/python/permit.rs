@@ -13,13 +13,17 @@ use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 use super::nesting::Token;
 
-/// What a call uses in each dimension.
+/// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cost {
+    /// Calls to the provider.
     requests: u64,
+    /// Input and output tokens together.
     tokens: u64,
+    /// Tokens sent.
     input_tokens: u64,
+    /// Tokens received.
     output_tokens: u64,
 }
 
@@ -44,34 +48,62 @@ impl Cost {
 pub struct Nested {
     parent: Py<Permit>,
     covered: Option<cost::Cost>,
+    /// Whether the permit outside has been given back what it covers, since the call leaves later than that was charged.
+    deferred: bool,
 }
 
 impl Nested {
     /// Takes what the permit covers, if no other call has.
     pub fn cover(parent: Py<Permit>) -> Self {
         let covered = parent.get().take_cover();
-        Self { parent, covered }
+        Self { parent, covered, deferred: false }
     }
 
     /// What the nested call need not be charged for.
     pub fn covered(&self) -> cost::Cost {
-        self.covered.unwrap_or_default()
+        if self.deferred { cost::Cost::default() } else { self.covered.unwrap_or_default() }
+    }
+
+    /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
+    /// that is older than its departure would let others leave in the same moment.
+    pub fn defer(&mut self, py: Python<'_>) {
+        if let Some(covered) = self.covered
+            && !std::mem::replace(&mut self.deferred, true)
+        {
+            let parent = self.parent.get();
+            parent.recharge(py, parent.total().minus(covered));
+        }
     }
 
     /// The call has its permit: from here on the cover is used.
-    fn spend(mut self) -> (Py<Permit>, cost::Cost) {
-        let covered = self.covered.take();
-        let parent = Python::attach(|py| self.parent.clone_ref(py));
-        (parent, covered.unwrap_or_default())
+    fn spend(mut self) -> Outside {
+        let covered = self.covered();
+        self.covered = None;
+        let permit = Python::attach(|py| self.parent.clone_ref(py));
+        permit.get().held.lock().inside = true;
+        Outside { permit, covered, used: Mutex::new(covered) }
     }
 }
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        if self.covered.is_some() {
-            self.parent.get().held.lock().cover = true;
+        if let Some(covered) = self.covered {
+            let parent = self.parent.get();
+            if self.deferred {
+                let _ = Python::try_attach(|py| parent.recharge(py, parent.total().plus(covered)));
+            }
+            parent.held.lock().cover = true;
         }
     }
+}
+
+/// The permit outside, as a nested one sees it.
+struct Outside {
+    permit: Py<Permit>,
+    /// What it covered when the nested call left.
+    covered: cost::Cost,
+    /// What of that is charged now: less, if the nested call has settled for less.
+    used: Mutex<cost::Cost>,
 }
 
 struct Held {
@@ -85,27 +117,28 @@ struct Held {
     token: Option<Token>,
 }
 
-/// The right to make one call now. See `_core.pyi` for its documentation.
+/// The right to make one call now. It is settled and released.
+///
+/// A context manager that releases at the end of its block. Dropped without release, it gives itself back.
 #[pyclass(frozen, module = "penstock")]
 pub struct Permit {
     driver: Arc<Driver>,
     held: Mutex<Held>,
-    parent: Option<Box<(Py<Permit>, cost::Cost)>>,
+    outside: Option<Box<Outside>>,
 }
 
 impl Permit {
     /// The permit of a grant.
     #[inline]
     pub fn new(py: Python<'_>, driver: &Arc<Driver>, grant: Grant, nested: Option<Nested>) -> PyResult<Py<Self>> {
-        let parent = nested.map(|nested| Box::new(nested.spend()));
+        let outside = nested.map(|nested| Box::new(nested.spend()));
         let held = Held { grant, released: false, cover: true, inside: false, token: None };
-        Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), parent })
+        Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), outside })
     }
 
     fn take_cover(&self) -> Option<cost::Cost> {
-        let mut held = self.held.lock();
-        held.inside = true;
-        std::mem::replace(&mut held.cover, false).then_some(held.grant.cost)
+        let covers = std::mem::replace(&mut self.held.lock().cover, false);
+        covers.then(|| self.total())
     }
 
     /// When its call left.
@@ -124,7 +157,7 @@ impl Permit {
 
     /// The permit outside of this one.
     pub fn outside(&self, py: Python<'_>) -> Option<Py<Self>> {
-        self.parent.as_ref().map(|parent| parent.0.clone_ref(py))
+        self.outside.as_ref().map(|outside| outside.permit.clone_ref(py))
     }
 
     /// A block begins: what it runs from here on runs inside this permit.
@@ -153,13 +186,17 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces the cost. What a call inside has used is that call's to settle.
-    fn replace_cost(&self, py: Python<'_>, actual: cost::Cost) {
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
         let mut own = actual;
-        if let Some(parent) = &self.parent {
-            let (parent, covered) = &**parent;
-            own = actual.minus(*covered);
-            parent.get().uncharge(covered.minus(actual));
+        if let Some(outside) = &self.outside {
+            own = actual.minus(outside.covered);
+            let used = actual.minus(own);
+            let before = std::mem::replace(&mut *outside.used.lock(), used);
+            if used != before {
+                let parent = outside.permit.get();
+                parent.recharge(py, parent.total().minus(before).plus(used));
+            }
         }
         let mut grant = self.held.lock().grant;
         let waiting = {
@@ -173,23 +210,20 @@ impl Permit {
         }
     }
 
-    /// Takes back what a call inside did not use of this permit's cost.
-    fn uncharge(&self, unused: cost::Cost) {
-        let mut grant = self.held.lock().grant;
-        let actual = grant.cost.minus(unused);
-        self.driver.gate.lock().settle(clock::now(), &mut grant, &actual);
-        self.held.lock().grant = grant;
-    }
-
-    /// What was charged in all: with what the permit outside covers.
+    /// What is charged in all: with what the permit outside covers of it.
     fn total(&self) -> cost::Cost {
         let own = self.held.lock().grant.cost;
-        self.parent.as_ref().map_or(own, |parent| own.plus(parent.1))
+        self.outside.as_ref().map_or(own, |outside| own.plus(*outside.used.lock()))
     }
 }
 
 #[pymethods]
 impl Permit {
+    /// Replaces the estimated cost by what the call really used: a refund, or a debit.
+    ///
+    /// What is left out stays as it was charged; `tokens` becomes the sum when both others are given. Settling again
+    /// replaces the cost again, and after the release it still counts. A refund goes to the window that was charged.
+    /// Raises `TypeError` or `ValueError` for an amount that cannot be; the estimate stays then.
     #[pyo3(signature = (tokens=None, input_tokens=None, output_tokens=None))]
     fn settle(
         &self,
@@ -204,16 +238,44 @@ impl Permit {
         let output_tokens = amount("output_tokens", given(output_tokens), charged.output_tokens)?;
         let sum = if in_and_out { input_tokens + output_tokens } else { charged.tokens };
         let tokens = amount("tokens", given(tokens), sum)?;
-        if !self.held.lock().inside {
-            self.replace_cost(py, cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
+        let inside = {
+            let mut held = self.held.lock();
+            held.cover = false; // its own call has been made
+            held.inside
+        };
+        // What calls inside have used is theirs to settle.
+        if !inside {
+            self.recharge(py, cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
         }
         Ok(())
     }
 
+    /// Gives the permit back. Again is harmless.
     fn release(&self, py: Python<'_>) {
         self.give_back(py);
     }
 
+    /// For fan-out: gives everything back, since its call never left. After its release that changes nothing.
+    fn abandon(&self, py: Python<'_>) {
+        let (grant, token) = {
+            let mut held = self.held.lock();
+            if std::mem::replace(&mut held.released, true) {
+                return;
+            }
+            (held.grant, held.token.take())
+        };
+        if let Some(token) = token {
+            self.driver.nesting.leave(py, token);
+        }
+        if let Some(outside) = &self.outside {
+            outside.permit.get().held.lock().cover = true;
+        }
+        if self.driver.abandon(Ok(grant)) {
+            self.driver.pump(py);
+        }
+    }
+
+    /// For generators: the code that goes on from here does not run inside this permit, until `resume`.
     fn suspend(&self, py: Python<'_>) {
         let token = self.held.lock().token.take();
         if let Some(token) = token {
@@ -221,20 +283,24 @@ impl Permit {
         }
     }
 
+    /// The code that goes on from here runs inside this permit; without effect on one that was released.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
         if slf.get().held.lock().released { Ok(()) } else { Self::begin(slf) }
     }
 
+    /// How long the call waited for it, in seconds.
     #[getter]
     fn waited(&self) -> f64 {
         to_seconds(self.held.lock().grant.waited)
     }
 
+    /// What the call is charged: the estimate, or what it was settled with.
     #[getter]
     fn cost(&self) -> Cost {
         self.total().into()
     }
 
+    /// Whether it was given back.
     #[getter]
     fn released(&self) -> bool {
         self.held.lock().released

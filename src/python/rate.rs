@@ -7,12 +7,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::clock::SECOND;
-use crate::cost::Dimension;
 use crate::rate;
 
-use super::convert::{seconds, shown, to_seconds, whole};
+use super::convert::{flag, seconds, shown, to_seconds, whole};
 
-/// An amount per period of one dimension. See `_core.pyi` for its documentation.
+/// An amount per period of one dimension: a token bucket, and a rolling window that guards it.
+///
+/// The bucket holds `burst` and is refilled at `amount / per`; in any window of `per` seconds (plus the limiter's
+/// `network_jitter`) no more than `amount` leaves, unless `window` is False.
+///
+/// `amount` and `burst` are whole numbers, `burst` by default one second's worth and at least 1; `per` is in seconds,
+/// or a timedelta. Raises `TypeError` or `ValueError` with the argument's name, its value and what is allowed.
 #[pyclass(frozen, eq, module = "penstock", from_py_object)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub rate::Rate);
@@ -20,13 +25,14 @@ pub struct Rate(pub rate::Rate);
 #[pymethods]
 impl Rate {
     #[new]
-    #[pyo3(signature = (amount, per, *, burst=None, window=true))]
+    #[pyo3(signature = (amount, per, *, burst=None, window=None), text_signature = "(amount, per, *, burst=None, window=True)")]
     fn new(
         amount: &Bound<'_, PyAny>,
         per: &Bound<'_, PyAny>,
         burst: Option<&Bound<'_, PyAny>>,
-        window: bool,
+        window: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let window = window.map_or(Ok(true), |window| flag("window", window))?;
         let amount = whole("amount", amount, 1, rate::Rate::MAX_AMOUNT)?;
         let period = seconds("per", per)?;
         let wrong = |error: rate::RateError| PyValueError::new_err(error.to_string());
@@ -38,21 +44,25 @@ impl Rate {
         Ok(Self(rate))
     }
 
+    /// How much may leave in a period.
     #[getter]
     fn amount(&self) -> u64 {
         self.0.amount()
     }
 
+    /// The period, in seconds.
     #[getter]
     fn per(&self) -> f64 {
         to_seconds(self.0.period())
     }
 
+    /// How much may leave at once after a pause.
     #[getter]
     fn burst(&self) -> u64 {
         self.0.burst()
     }
 
+    /// Whether a rolling window guards the amount.
     #[getter]
     fn window(&self) -> bool {
         self.0.window()
@@ -79,30 +89,29 @@ impl Rate {
     }
 }
 
-/// The rates that were given for one dimension: a number per minute, a `Rate`, or several of these.
-pub fn rates(dimension: Dimension, value: &Bound<'_, PyAny>) -> PyResult<Vec<rate::Rate>> {
+/// The rates that were given for one dimension, as the argument `name`: a number per minute, a `Rate`, or several of
+/// these.
+pub fn rates(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<rate::Rate>> {
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let each = value.try_iter()?.map(|item| one(dimension, &item?));
+        let each = value.try_iter()?.map(|item| one(name, &item?));
         let rates: Vec<_> = each.collect::<PyResult<_>>()?;
         if rates.is_empty() {
-            let message =
-                format!("{dimension} must name at least one rate, not {}; use None for no limit", shown(value));
+            let message = format!("{name} must name at least one rate, not {}; use None for no limit", shown(value));
             return Err(PyValueError::new_err(message));
         }
         return Ok(rates);
     }
-    Ok(vec![one(dimension, value)?])
+    Ok(vec![one(name, value)?])
 }
 
-fn one(dimension: Dimension, value: &Bound<'_, PyAny>) -> PyResult<rate::Rate> {
+fn one(name: &str, value: &Bound<'_, PyAny>) -> PyResult<rate::Rate> {
     if let Ok(rate) = value.cast::<Rate>() {
         return Ok(rate.get().0);
     }
-    let amount = whole(dimension.name(), value, 1, rate::Rate::MAX_AMOUNT).map_err(|error| {
+    let amount = whole(name, value, 1, rate::Rate::MAX_AMOUNT).map_err(|error| {
         if error.is_instance_of::<PyTypeError>(value.py()) {
             let shown = shown(value);
-            let message =
-                format!("{dimension} must be a whole number per minute, a Rate or a list of these, not {shown}");
+            let message = format!("{name} must be a whole number per minute, a Rate or a list of these, not {shown}");
             PyTypeError::new_err(message)
         } else {
             error

@@ -37,6 +37,20 @@ impl Request {
     /// Looks at what Python gave.
     #[inline]
     pub fn new(given: &Given<'_, '_>) -> PyResult<Self> {
+        // What most calls give: tokens at most.
+        if let Given {
+            requests: None,
+            input_tokens: None,
+            output_tokens: None,
+            key: None,
+            priority: None,
+            timeout: None,
+            ..
+        } = given
+        {
+            let cost = Cost { requests: 1, tokens: amount("tokens", given.tokens, 0)?, ..Cost::default() };
+            return Ok(Self { cost, ..Self::default() });
+        }
         let cost = cost(given.tokens, given.input_tokens, given.output_tokens, amount("requests", given.requests, 1)?)?;
         let key = key(given.key)?;
         let (priority, timeout) = (priority(given.priority)?, optional_seconds("timeout", given.timeout)?);

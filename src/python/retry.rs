@@ -36,7 +36,10 @@ fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// The share of calls in flight that may be retries. See `_core.pyi` for its documentation.
+/// The share of calls in flight that may be retries: what keeps retries from flooding a provider that is down.
+///
+/// `ratio` of the calls in flight, from 0 to 100, but always `minimum`; with `per_minute`, no more than so many retries
+/// in a minute. Raises `TypeError` or `ValueError` for an argument that cannot be.
 #[pyclass(frozen, module = "penstock")]
 pub struct RetryBudget {
     budget: Mutex<(u32, retry::RetryBudget)>,
@@ -61,7 +64,10 @@ impl RetryBudget {
 #[pymethods]
 impl RetryBudget {
     #[new]
-    #[pyo3(signature = (ratio=None, minimum=None, per_minute=None))]
+    #[pyo3(
+        signature = (ratio=None, minimum=None, per_minute=None),
+        text_signature = "(ratio=0.2, minimum=3, per_minute=None)"
+    )]
     fn new(
         ratio: Option<&Bound<'_, PyAny>>,
         minimum: Option<&Bound<'_, PyAny>>,
@@ -119,8 +125,10 @@ impl RetryPolicy {
         Ok(Self { policy, random: Mutex::new(Random::new(seed)) })
     }
 
-    /// What to do after a failed attempt: the seconds to wait and None, or None and the reason to stop. `verdict` is
-    /// what the failure means; None for one that the caller has retried though nothing is known of it. `spread` is
+    /// What to do after a failed attempt: the seconds to wait and None, or None and the reason to stop.
+    ///
+    /// `verdict` is what the failure means; None for one that the caller has retried though nothing is known of it.
+    /// `wait` is what the caller asks for in seconds; `streamed` whether a part of the answer was seen already; `spread`
     /// whether nothing but chance keeps calls that were told the same wait from returning together.
     fn decide(
         &self,

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use super::cached::{Cached, intern};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
 use super::request::Request;
@@ -34,14 +34,15 @@ impl Blocks {
         drop(held);
     }
 
-    /// A block ends: that of this task tree if it can be told, else any.
+    /// A block ends: that of this task tree if it can be told; else one whose permit was given back early; else any.
     pub fn leave(&self, py: Python<'_>, driver: &Driver) {
         let mut inside = driver.nesting.enclosing(py);
         let permit = loop {
             let Some(permit) = inside else {
                 let mut held = self.held.lock();
-                let any = held.keys().next().copied();
-                break any.and_then(|place| held.remove(&place));
+                let early = held.iter().find(|(_, permit)| permit.get().is_over());
+                let place = early.or_else(|| held.iter().next()).map(|(&place, _)| place);
+                break place.and_then(|place| held.remove(&place));
             };
             if let Some(own) = self.held.lock().remove(&(permit.as_ptr() as usize)) {
                 break Some(own);
@@ -54,8 +55,10 @@ impl Blocks {
     }
 }
 
-/// A permit for a block, not yet asked for.
-#[pyclass(frozen, module = "penstock")]
+/// A permit for a block, not yet asked for: what `Limiter.permit` gives.
+///
+/// It can be entered again and again, and by several tasks at once: each block has a permit of its own.
+#[pyclass(frozen, module = "penstock._core")]
 pub struct Scope {
     driver: Arc<Driver>,
     request: Request,
@@ -167,8 +170,8 @@ pub struct Ready;
 impl Ready {
     /// The one there is.
     pub fn shared(py: Python<'_>) -> PyResult<Py<Self>> {
-        static READY: pyo3::sync::PyOnceLock<Py<Ready>> = pyo3::sync::PyOnceLock::new();
-        READY.get_or_try_init(py, || Py::new(py, Self)).map(|ready| ready.clone_ref(py))
+        static READY: Cached<Py<Ready>> = Cached::new();
+        READY.get_or_make(|| Py::new(py, Self)).map(|ready| ready.clone_ref(py))
     }
 }
 
@@ -250,4 +253,10 @@ impl Drop for Entering {
     fn drop(&mut self) {
         let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
     }
+}
+
+/// Makes the classes that are not exported.
+pub fn make_classes(py: Python<'_>) {
+    py.get_type::<Entering>();
+    py.get_type::<Ready>();
 }

@@ -13,7 +13,7 @@ use crate::retry::{Failure, FailureKind};
 
 use super::convert::{shown, whole};
 
-/// What an answer of a provider means. See `_core.pyi` for its documentation.
+/// What an answer of a provider means, with the wait that it stated.
 #[pyclass(frozen, module = "penstock")]
 pub struct Verdict(pub Reading);
 
@@ -101,48 +101,59 @@ impl Verdict {
 
 #[pymethods]
 impl Verdict {
+    /// What kind of answer it is; all but the first are failures.
+    ///
+    /// `"ok"`, `"throttled"`, `"overloaded"`, `"transient"`, `"oversize"`, `"quota_exhausted"` or `"fatal"`.
     #[getter]
     fn kind(&self) -> &'static str {
         self.0.verdict.kind.name()
     }
 
+    /// The wait that the provider stated, in seconds; None if it stated none.
     #[getter]
     fn wait(&self) -> Option<f64> {
         self.0.verdict.wait.map(|wait| wait.as_secs_f64())
     }
 
+    /// The dimension that was short; None if that is not known.
     #[getter]
     fn dimension(&self) -> Option<&'static str> {
         self.0.verdict.dimension.map(Dimension::name)
     }
 
+    /// Whether the same call can succeed later.
     #[getter]
     fn retryable(&self) -> bool {
         self.0.verdict.retryable
     }
 
+    /// When a spent quota is there again, in seconds since 1970; None if that is not known.
     #[getter]
     fn resets_at(&self) -> Option<f64> {
         self.0.verdict.resets_at
     }
 
+    /// The provider's own word for the failure, such as `"rate_limit_exceeded"`.
     #[getter]
     fn code(&self) -> Option<&str> {
         self.0.verdict.code.as_deref()
     }
 
+    /// The provider's own sentence about it.
     #[getter]
     fn detail(&self) -> Option<&str> {
         self.0.verdict.detail.as_deref()
     }
 
+    /// Whose answer it is, as far as it can be told: "openai", "azure", ..., "unknown".
     #[getter]
     fn provider(&self) -> &'static str {
         self.0.provider.name()
     }
 
-    /// What the provider counts of a call that it refused or failed: nothing, the request alone, or, when it may have
-    /// run the call, all of it.
+    /// What the provider counts of a call that failed so: "nothing", "requests", or "all".
+    ///
+    /// A call that the provider may have run is counted in full.
     #[getter]
     fn charged(&self) -> &'static str {
         match self.0.verdict.kind {
@@ -166,7 +177,10 @@ impl Verdict {
     }
 }
 
-/// What an answer means; None for headers that nobody knows.
+/// What an answer of a provider means; without effect on any limiter.
+///
+/// `status` 0 is no answer at all, `headers` None are headers that nobody knows. Raises `TypeError` or `ValueError` for
+/// arguments that cannot be.
 #[pyfunction]
 #[pyo3(signature = (status, headers=None, body=None, provider=None))]
 pub fn read_answer(

@@ -5,18 +5,17 @@
 //! it is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::clock::{self, Nanos};
 use crate::gate::Outcome;
 use crate::queue::Ticket;
 
+use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
 use super::errors::refused;
@@ -43,7 +42,7 @@ struct Sleep {
     until: Nanos,
 }
 
-/// A place in the queue. Awaitable from a task; parked by `penstock._parking` from a thread.
+/// A place in the queue: of a task, through [`Acquire`] and the like, or of a thread that `penstock._parking` parks.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
     driver: Arc<Driver>,
@@ -250,36 +249,14 @@ impl Step {
 
 #[pymethods]
 impl Waiter {
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        Self::step(slf)?.into_next()
-    }
-
-    fn send(slf: &Bound<'_, Self>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        Self::step(slf)?.into_next()
-    }
-
-    #[pyo3(signature = (kind, value=None, traceback=None))]
-    fn throw(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let py = kind.py();
-        self.cancel(py);
-        Err(thrown(kind, value, traceback))
-    }
-
     /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
     fn close(&self, py: Python<'_>) {
         self.cancel(py);
     }
 
-    /// For a thread: how long to sleep on `lock` (seconds; negative: until it is released), or None when it is decided.
+    /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+    ///
+    /// A negative number is until it is released.
     fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
         self.driver.pump(py);
         let deadline = self.deadline.load(Ordering::Relaxed);
@@ -347,65 +324,84 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
     PyErr::from_value(value)
 }
 
-/// What one gets who must wait: a task awaits it, once; a thread parks on it. Dropped before that is over, it leaves the
-/// queue.
+/// What one gets who must wait: a task awaits it, once; a thread parks on it. Dropped before it is through, it gives up:
+/// Python up to 3.12 drops what a closed async generator awaits without a word to it.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Acquire {
-    waiter: Mutex<Option<Py<Waiter>>>,
+    waiter: Py<Waiter>,
+    awaited: AtomicBool,
+    /// Whether another awaitable looks after the waiter from here on.
+    handed_on: AtomicBool,
 }
 
 impl Acquire {
     pub fn new(waiter: Py<Waiter>) -> Self {
-        Self { waiter: Mutex::new(Some(waiter)) }
-    }
-
-    fn waiter(&self, py: Python<'_>) -> PyResult<Py<Waiter>> {
-        self.waiter.lock().as_ref().map(|waiter| waiter.clone_ref(py)).ok_or_else(over)
+        Self { waiter, awaited: AtomicBool::new(false), handed_on: AtomicBool::new(false) }
     }
 }
 
 #[pymethods]
 impl Acquire {
-    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let waiter = self.waiter.lock().take().ok_or_else(over)?;
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.awaited.swap(true, Ordering::Relaxed) {
+            return Err(over());
+        }
         if event_loop::running(py).is_some() {
-            return Ok(waiter.into_any());
+            return Ok(slf.clone().into_any());
         }
         let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign"))?;
-        let iterator = foreign.call1((waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"));
-        iterator.map(Bound::unbind).inspect_err(|_| waiter.get().cancel(py))
+        let iterator = foreign.call1((this.waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"))?;
+        this.handed_on.store(true, Ordering::Relaxed);
+        Ok(iterator)
     }
 
-    /// For a thread: how long to sleep on `lock` (seconds; negative: until it is released), or None when it is decided.
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> PyResult<Option<f64>> {
-        Ok(self.waiter(py)?.get().park(py, lock))
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Waiter::step(self.waiter.bind(py))?.into_next()
     }
 
-    /// For a thread: the permit, once it is decided.
-    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        self.waiter(py)?.get().result(py)
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.__next__(value.py())
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.waiter.get().cancel(kind.py());
+        Err(thrown(kind, value, traceback))
     }
 
     /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
     fn close(&self, py: Python<'_>) {
-        let waiter = self.waiter.lock().take();
-        if let Some(waiter) = waiter {
-            waiter.get().cancel(py);
-        }
+        self.waiter.get().cancel(py);
+    }
+
+    /// For a thread: as [`Waiter::park`].
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
+        self.waiter.get().park(py, lock)
+    }
+
+    /// For a thread: the permit, once it is decided.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        self.waiter.get().result(py)
     }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter.get_mut().take() {
-            let _ = Python::try_attach(|py| waiter.get().cancel(py));
+        if !*self.handed_on.get_mut() {
+            let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
         }
     }
 }
 
 /// A coroutine that gives a permit at once: cheaper to await than anything that ends by raising `StopIteration`.
 pub fn given(py: Python<'_>, permit: Py<Permit>) -> PyResult<Py<PyAny>> {
-    static GIVEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let given = GIVEN.import(py, "penstock._parking", "given")?;
-    given.call1((permit,)).map(Bound::unbind)
+    static GIVEN: Cached<Py<PyAny>> = Cached::new();
+    let given = GIVEN.get_or_make(|| Ok(py.import("penstock._parking")?.getattr("given")?.unbind()))?;
+    given.bind(py).call1((permit,)).map(Bound::unbind)
 }

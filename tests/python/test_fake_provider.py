@@ -16,33 +16,40 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from penstock.testing.provider import FakeProvider, request_cost
 from penstock.testing.provider.dialect import Problem
 from penstock.testing.provider.openai import OpenAI as Dialect
 
-MESSAGES = [{"role": "user", "content": "x" * 400}]  # 100 tokens
-CHAT = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 8}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MESSAGES: Any = [{"role": "user", "content": "x" * 400}]  # 100 tokens
+CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 8}
 
 
 def client(provider: FakeProvider, **options: object) -> openai.OpenAI:
-    return openai.OpenAI(**({"base_url": provider.base_url, "api_key": "sk-test", "max_retries": 0} | options))
+    given: dict[str, Any] = {"base_url": provider.base_url, "api_key": "sk-test", "max_retries": 0}
+    return openai.OpenAI(**given | options)
 
 
 def async_client(provider: FakeProvider, **options: object) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(**({"base_url": provider.base_url, "api_key": "sk-test", "max_retries": 0} | options))
+    given: dict[str, Any] = {"base_url": provider.base_url, "api_key": "sk-test", "max_retries": 0}
+    return openai.AsyncOpenAI(**given | options)
 
 
 def send(
     provider: FakeProvider, path: str, body: object, method: str = "POST", key: str | None = "sk-test", **headers: str
-):
+) -> tuple[int, Any, Any]:
     """One raw request; gives (status, headers, JSON)."""
-    where = urlsplit(provider.base_url)
+    where: Any = urlsplit(provider.base_url)
     connection = http.client.HTTPConnection(where.hostname, where.port)
     try:
         if key is not None:
@@ -55,7 +62,7 @@ def send(
         connection.close()
 
 
-def eventually(condition, seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -65,7 +72,7 @@ def eventually(condition, seconds: float = 10.0) -> None:
 # Answers
 
 
-def test_chat_sync():
+def test_chat_sync() -> None:
     with FakeProvider(requests=500, tokens=200_000, latency=0) as provider, client(provider) as sdk:
         raw = sdk.chat.completions.with_raw_response.create(**CHAT)
         completion = raw.parse()
@@ -87,7 +94,8 @@ def test_chat_sync():
         assert raw.headers["openai-processing-ms"].isdigit()
         assert raw.headers["x-request-id"] == "req_" + "1".zfill(32)
         assert raw.headers["date"].endswith("GMT")
-        (arrival,) = provider.log
+        arrival: Any = provider.log[0]
+        assert len(provider.log) == 1
     assert (arrival.endpoint, arrival.model, arrival.key) == ("/v1/chat/completions", "gpt-4o", "sk-test")
     assert (arrival.admitted, arrival.status, arrival.refused_by, arrival.wait) == (True, 200, None, None)
     assert (arrival.requests, arrival.tokens, arrival.tokens_in, arrival.tokens_out) == (1, 100, 100, 8)
@@ -95,7 +103,7 @@ def test_chat_sync():
     assert arrival.finished >= arrival.time
 
 
-def test_chat_async_and_concurrency():
+def test_chat_async_and_concurrency() -> None:
     async def run() -> FakeProvider:
         # Nobody is answered before all are there, unless the machine takes 2 s to send twenty requests.
         async with FakeProvider(requests=500, latency=2.0, latency_jitter=0) as provider, async_client(provider) as sdk:
@@ -111,8 +119,8 @@ def test_chat_async_and_concurrency():
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_stream(include_usage):
-    options = {"stream_options": {"include_usage": True}} if include_usage else {}
+def test_stream(include_usage: Any) -> None:
+    options: Any = {"stream_options": {"include_usage": True}} if include_usage else {}
     with (
         FakeProvider(requests=500, latency=0.2, latency_jitter=0, stream_chunks=4) as provider,
         client(provider) as sdk,
@@ -120,7 +128,7 @@ def test_stream(include_usage):
         plain = sdk.chat.completions.create(**CHAT).choices[0].message.content
         with sdk.chat.completions.create(**CHAT, stream=True, **options) as stream:
             chunks = list(stream)
-        arrival = provider.log[1]
+        arrival: Any = provider.log[1]
     deltas = [chunk.choices[0] for chunk in chunks if chunk.choices]
     assert "".join(choice.delta.content or "" for choice in deltas) == plain
     assert sum(bool(choice.delta.content) for choice in deltas) == 4
@@ -138,7 +146,7 @@ def test_stream(include_usage):
     assert arrival.finished - arrival.time >= 0.199  # timers may be early by the clock's resolution
 
 
-def test_stream_async():
+def test_stream_async() -> None:
     async def run() -> None:
         async with FakeProvider(requests=500, latency=0.01) as provider, async_client(provider) as sdk:
             stream = await sdk.chat.completions.create(**CHAT, stream=True)
@@ -148,9 +156,9 @@ def test_stream_async():
     asyncio.run(run())
 
 
-def test_stream_on_the_wire():
+def test_stream_on_the_wire() -> None:
     with FakeProvider(latency=0, stream_chunks=1) as provider:
-        where = urlsplit(provider.base_url)
+        where: Any = urlsplit(provider.base_url)
         connection = http.client.HTTPConnection(where.hostname, where.port)
         body = json.dumps({**CHAT, "stream": True, "max_tokens": 1, "stream_options": {"include_usage": True}})
         connection.request("POST", "/v1/chat/completions", body, {"authorization": "Bearer k"})
@@ -174,7 +182,7 @@ def test_stream_on_the_wire():
         ([[1, 2], [3], [4, 5, 6]], 6, 3),
     ],
 )
-def test_embeddings(given, tokens, vectors):
+def test_embeddings(given: Any, tokens: Any, vectors: Any) -> None:
     with FakeProvider(tokens=1000, latency=0) as provider, client(provider) as sdk:
         response = sdk.embeddings.create(model="text-embedding-3-small", input=given)
         short = sdk.embeddings.create(
@@ -190,7 +198,7 @@ def test_embeddings(given, tokens, vectors):
     assert len({tuple(item.embedding) for item in response.data}) == vectors
 
 
-def test_embeddings_are_the_same_in_both_encodings_and_depend_on_the_text_alone():
+def test_embeddings_are_the_same_in_both_encodings_and_depend_on_the_text_alone() -> None:
     with FakeProvider(latency=0) as provider:
         body = {"model": "m", "input": "a"}
         floats = send(provider, "/v1/embeddings", body)[2]["data"][0]["embedding"]
@@ -212,7 +220,9 @@ def test_embeddings_are_the_same_in_both_encodings_and_depend_on_the_text_alone(
         ({"n": 3, "max_tokens": 5}, {}, 15, "stop"),
     ],
 )
-def test_the_client_chooses_the_length_of_the_answer(options, headers, length, finish_reason):
+def test_the_client_chooses_the_length_of_the_answer(
+    options: Any, headers: Any, length: Any, finish_reason: Any
+) -> None:
     with FakeProvider(latency=0) as provider, client(provider) as sdk:
         body = {"model": "m", "messages": MESSAGES, **options}
         answer = sdk.chat.completions.create(**body, extra_headers=headers)
@@ -225,7 +235,7 @@ def test_the_client_chooses_the_length_of_the_answer(options, headers, length, f
     assert sum(len(choice.message.content) for choice in answer.choices) == len(text) == 4 * length
 
 
-def test_answer_tokens_of_the_provider():
+def test_answer_tokens_of_the_provider() -> None:
     with FakeProvider(latency=0, answer_tokens=7) as provider, client(provider) as sdk:
         assert sdk.chat.completions.create(**CHAT).usage.completion_tokens == 7
         assert sdk.chat.completions.create(**{**CHAT, "max_tokens": 4}).choices[0].finish_reason == "length"
@@ -252,7 +262,7 @@ def test_answer_tokens_of_the_provider():
         ({"messages": [{"role": "user", "content": "ab"}], "tools": [{"a": 1}]}, 3),
     ],
 )
-def test_request_cost_is_what_is_charged(body, cost):
+def test_request_cost_is_what_is_charged(body: Any, cost: Any) -> None:
     body = {"model": "m", **body}
     assert request_cost(body) == cost
     with FakeProvider(tokens=1000, latency=0) as provider:
@@ -260,30 +270,31 @@ def test_request_cost_is_what_is_charged(body, cost):
         assert provider.log[0].tokens == cost
 
 
-def test_request_cost_of_a_bad_body():
+def test_request_cost_of_a_bad_body() -> None:
     with pytest.raises(
         ValueError, match=r"the provider would refuse this body: .*Missing required parameter: 'messages'"
     ):
         request_cost({"model": "m"})
 
 
-def test_a_body_of_many_megabytes():
+def test_a_body_of_many_megabytes() -> None:
     with FakeProvider(latency=0) as provider, client(provider) as sdk:
-        big = [{"role": "user", "content": "x" * 8_000_000}]
-        assert sdk.chat.completions.create(model="m", messages=big).usage.prompt_tokens == 2_000_000
+        big: Any = [{"role": "user", "content": "x" * 8_000_000}]
+        usage: Any = sdk.chat.completions.create(model="m", messages=big).usage
+        assert usage.prompt_tokens == 2_000_000
 
 
 # Refusals
 
 
-def test_429_of_requests():
+def test_429_of_requests() -> None:
     with FakeProvider(requests=3, latency=0) as provider, client(provider) as sdk:
         for _ in range(3):
             sdk.chat.completions.create(**CHAT)
         with pytest.raises(openai.RateLimitError) as caught:
             sdk.chat.completions.create(**CHAT)
         refused = provider.log[-1]
-    error = caught.value
+    error: Any = caught.value
     assert (error.code, error.type, error.param) == ("rate_limit_exceeded", "requests", None)
     assert re.fullmatch(
         r"Rate limit reached for gpt-4o in organization org-\w+ on requests per min \(RPM\): Limit 3, Used 3, "
@@ -297,7 +308,7 @@ def test_429_of_requests():
     assert (refused.admitted, refused.refused_by, refused.wait, refused.status) == (False, "requests", 20.0, 429)
 
 
-def test_429_of_tokens():
+def test_429_of_tokens() -> None:
     with FakeProvider(tokens=10_000, requests=5, latency=0) as provider, client(provider) as sdk:
         sdk.chat.completions.create(**{**CHAT, "max_tokens": 8_554})
         with pytest.raises(openai.RateLimitError) as caught:
@@ -305,10 +316,12 @@ def test_429_of_tokens():
         # Failed requests count, and what was refused took no tokens.
         headers = caught.value.response.headers
         summary = provider.summary()
-    limit, used, requested, wait = re.search(
+    body: Any = caught.value.body
+    said: Any = re.search(
         r"on tokens per min \(TPM\): Limit (\d+), Used (\d+), Requested (\d+)\. Please try again in ([\d.]+)s\.",
-        caught.value.body["message"],
-    ).groups()
+        body["message"],
+    )
+    limit, used, requested, wait = said.groups()
     assert caught.value.type == "tokens"
     assert float(wait) == pytest.approx((int(used) + int(requested) - int(limit)) * 60 / int(limit), abs=1e-9)
     assert (int(limit), int(requested)) == (10_000, 3_082)
@@ -319,7 +332,7 @@ def test_429_of_tokens():
     assert (summary.sent, summary.admitted, summary.refused, summary.tokens_admitted) == (2, 1, 1, 8_554)
 
 
-def test_too_large_is_never_to_be_retried():
+def test_too_large_is_never_to_be_retried() -> None:
     with FakeProvider(tokens=30_000, latency=0) as provider, client(provider) as sdk:
         with pytest.raises(
             openai.RateLimitError, match=r"Request too large for gpt-4o .*Limit 30000, Requested 30001\."
@@ -330,7 +343,7 @@ def test_too_large_is_never_to_be_retried():
 
 
 @pytest.mark.parametrize("enforcement", ["token_bucket", "fixed_window", "rolling_window", "sub_window"])
-def test_who_obeys_the_stated_wait_is_admitted(enforcement):
+def test_who_obeys_the_stated_wait_is_admitted(enforcement: Any) -> None:
     with FakeProvider(requests=2, per=0.4, enforcement=enforcement, sub_window=0.2, latency=0) as provider:
         for _ in range(3):
             status, headers, _ = send(provider, "/v1/chat/completions", CHAT)
@@ -340,7 +353,7 @@ def test_who_obeys_the_stated_wait_is_admitted(enforcement):
             assert send(provider, "/v1/chat/completions", CHAT)[0] == 200
 
 
-def test_the_sdk_obeys_and_its_attempts_are_logged():
+def test_the_sdk_obeys_and_its_attempts_are_logged() -> None:
     with FakeProvider(requests=1, per=0.3, latency=0) as provider, client(provider, max_retries=2) as sdk:
         sdk.chat.completions.create(**CHAT)
         sdk.chat.completions.create(**CHAT)
@@ -349,7 +362,7 @@ def test_the_sdk_obeys_and_its_attempts_are_logged():
     assert attempts in ([(0, 200), (0, 429), (1, 200)], [(0, 200), (0, 200)])
 
 
-def test_each_model_has_its_own_quota():
+def test_each_model_has_its_own_quota() -> None:
     with FakeProvider(requests=1, latency=0) as provider, client(provider) as sdk:
         for model in ("a", "b"):
             sdk.chat.completions.create(**{**CHAT, "model": model})
@@ -358,7 +371,7 @@ def test_each_model_has_its_own_quota():
         assert provider.summary().utilisation == {"requests": 1.0}
 
 
-def test_failures_can_be_free():
+def test_failures_can_be_free() -> None:
     for failed_count, status in ((True, 429), (False, 200)):
         with FakeProvider(requests=1, failed_count=failed_count, latency=0) as provider:
             assert send(provider, "/v1/chat/completions", {**CHAT, "messages": []})[0] == 400
@@ -399,7 +412,7 @@ def test_failures_can_be_free():
         ({**CHAT, "n": 0}, "Invalid 'n'", "n", "integer_below_min_value"),
     ],
 )
-def test_400(body, message, param, code):
+def test_400(body: Any, message: Any, param: Any, code: Any) -> None:
     with FakeProvider(latency=0) as provider:
         status, headers, answer = send(provider, "/v1/chat/completions", body)
         summary = provider.summary()
@@ -414,20 +427,20 @@ def test_400(body, message, param, code):
     assert (summary.sent, summary.failed, summary.refused, summary.admitted) == (1, 1, 0, 0)
 
 
-def test_400_of_a_compressed_body():
+def test_400_of_a_compressed_body() -> None:
     with FakeProvider(latency=0) as provider:
         for body in (gzip.compress(json.dumps(CHAT).encode()), b"not gzip"):
             assert send(provider, "/v1/chat/completions", body, **{"content-encoding": "gzip"})[0] == 400
 
 
 @pytest.mark.parametrize("given", [None, "", [], [""], ["a", 1], [1, -1], [[]], [[1], "a", {}], 5, {"a": 1}])
-def test_400_of_embeddings(given):
+def test_400_of_embeddings(given: Any) -> None:
     with FakeProvider(latency=0) as provider:
         status, _, answer = send(provider, "/v1/embeddings", {"model": "m", "input": given})
     assert (status, answer["error"]["param"]) == (400, "input")
 
 
-def test_401_404_405():
+def test_401_404_405() -> None:
     with FakeProvider(latency=0, keys=["sk-good"], models={"gpt-4o"}) as provider:
         with client(provider, api_key="sk-bad") as sdk, pytest.raises(openai.AuthenticationError) as unknown_key:
             sdk.chat.completions.create(**CHAT)
@@ -465,7 +478,7 @@ BODIES = st.dictionaries(st.sampled_from(NAMES.split()), JSON) | st.builds(
     st.sampled_from(["/v1/chat/completions", "/v1/embeddings"]),
     BODIES.map(lambda body: json.dumps(body).encode()) | st.binary(),
 )
-def test_any_body_is_understood_or_answered_with_an_error(path, body):
+def test_any_body_is_understood_or_answered_with_an_error(path: Any, body: Any) -> None:
     try:
         call = Dialect().read("POST", path, {"authorization": "Bearer k"}, body)
     except Problem as problem:
@@ -480,7 +493,7 @@ def test_any_body_is_understood_or_answered_with_an_error(path, body):
 # Clients that go away
 
 
-def test_a_client_that_gives_up_is_logged():
+def test_a_client_that_gives_up_is_logged() -> None:
     with FakeProvider(latency=30) as provider:
         with client(provider, timeout=0.2) as sdk, pytest.raises(openai.APITimeoutError):
             sdk.chat.completions.create(**CHAT)
@@ -490,7 +503,7 @@ def test_a_client_that_gives_up_is_logged():
         assert (provider.summary().disconnected, provider.summary().in_flight) == (1, 0)
 
 
-def test_a_stream_that_is_dropped_is_logged():
+def test_a_stream_that_is_dropped_is_logged() -> None:
     with FakeProvider(latency=60, latency_jitter=0, stream_chunks=300) as provider, client(provider) as sdk:
         with sdk.chat.completions.create(**{**CHAT, "max_tokens": 300}, stream=True) as stream:
             next(stream)
@@ -500,7 +513,7 @@ def test_a_stream_that_is_dropped_is_logged():
     assert 1 <= arrival.tokens_out < 300
 
 
-def test_what_is_under_way_when_the_provider_ends_is_cut_off():
+def test_what_is_under_way_when_the_provider_ends_is_cut_off() -> None:
     async def run() -> None:
         async with FakeProvider(latency=30) as provider, async_client(provider) as sdk:
             call = asyncio.create_task(sdk.chat.completions.create(**CHAT))
@@ -519,7 +532,7 @@ def test_what_is_under_way_when_the_provider_ends_is_cut_off():
 # Running
 
 
-def test_network_jitter_delays_what_is_counted():
+def test_network_jitter_delays_what_is_counted() -> None:
     async def run() -> None:
         async with FakeProvider(network_jitter=0.2, latency=0, seed=3) as provider, async_client(provider) as sdk:
             calls = (sdk.chat.completions.create(**{**CHAT, "max_tokens": 100 + index}) for index in range(20))
@@ -530,7 +543,7 @@ def test_network_jitter_delays_what_is_counted():
     asyncio.run(run())
 
 
-def test_a_plain_with_serves_while_the_callers_loop_is_busy():
+def test_a_plain_with_serves_while_the_callers_loop_is_busy() -> None:
     async def run() -> None:
         with FakeProvider(latency=0) as provider, client(provider) as sdk:
             assert sdk.chat.completions.create(**CHAT).usage.total_tokens == 108  # blocks this loop
@@ -540,7 +553,7 @@ def test_a_plain_with_serves_while_the_callers_loop_is_busy():
     assert threading.active_count() == before
 
 
-def test_it_runs_once_and_has_no_address_before():
+def test_it_runs_once_and_has_no_address_before() -> None:
     provider = FakeProvider(requests=5, tokens=100)
     with pytest.raises(RuntimeError, match="has no address before it runs"):
         _ = provider.base_url
@@ -554,9 +567,9 @@ def test_it_runs_once_and_has_no_address_before():
         pass
 
 
-def test_a_port_in_use():
+def test_a_port_in_use() -> None:
     with FakeProvider() as provider:
-        port = urlsplit(provider.base_url).port
+        port: Any = urlsplit(provider.base_url).port
         with pytest.raises(OSError, match=str(port)), FakeProvider(port=port):
             pass
 
@@ -568,7 +581,7 @@ def test_a_port_in_use():
             asyncio.run(run())
 
 
-def test_the_summary_outlives_the_log():
+def test_the_summary_outlives_the_log() -> None:
     with FakeProvider(requests=4, tokens=1000, enforcement="fixed_window", per=3600, latency=0) as provider:
         assert provider.summary().utilisation == {}
         for _ in range(5):
@@ -597,7 +610,7 @@ def test_the_summary_outlives_the_log():
         ({"seed": "x"}, TypeError, "seed must be a whole number, not 'x'"),
     ],
 )
-def test_bad_options_are_named(arguments, error, message):
+def test_bad_options_are_named(arguments: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         FakeProvider(**arguments)
 
@@ -606,7 +619,7 @@ def test_bad_options_are_named(arguments, error, message):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a child alone")
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Any) -> None:
     log = tmp_path / "arrivals.jsonl"
     command = [sys.executable, "-m", "penstock.testing.provider", "--requests", "1", "--tokens", "none", "--port", "0"]
     with subprocess.Popen(
@@ -616,10 +629,9 @@ def test_the_command(tmp_path):
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "error"},
     ) as process:
-        base_url = re.fullmatch(
-            r"listening on (http://127\.0\.0\.1:\d+/v1); Ctrl-C to stop\n", process.stdout.readline()
-        )[1]
-        with openai.OpenAI(base_url=base_url, api_key="k", max_retries=0) as sdk:
+        stdout: Any = process.stdout
+        said: Any = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+/v1); Ctrl-C to stop\n", stdout.readline())
+        with openai.OpenAI(base_url=said[1], api_key="k", max_retries=0) as sdk:
             sdk.chat.completions.create(**CHAT)
             with pytest.raises(openai.RateLimitError):
                 sdk.chat.completions.create(**CHAT)
@@ -639,14 +651,14 @@ def test_the_command(tmp_path):
         (["--log", "/nowhere/at/all"], "error: [Errno 2]"),
     ],
 )
-def test_the_command_refuses_nonsense(arguments, message):
+def test_the_command_refuses_nonsense(arguments: Any, message: Any) -> None:
     command = [sys.executable, "-m", "penstock.testing.provider", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_the_command_and_a_port_in_use():
+def test_the_command_and_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = [sys.executable, "-m", "penstock.testing.provider", "--port", str(taken.getsockname()[1])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

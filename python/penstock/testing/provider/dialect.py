@@ -19,7 +19,7 @@ __all__ = ["Call", "Dialect", "Problem"]
 
 
 @dataclass(eq=False)
-class Problem(Exception):  # noqa: N818 - an answer, more than an error
+class Problem(Exception):
     """A request that is answered with an error: raised while reading it, or made from a refusal."""
 
     status: int

@@ -1,0 +1,5 @@
+"""``python -m penstock``: see `penstock.cli`."""
+
+from penstock.cli import main
+
+raise SystemExit(main())

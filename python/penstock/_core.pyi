@@ -1,0 +1,572 @@
+"""The compiled core of Penstock. Everything public in it is exported by `penstock` itself.
+
+This file is written by hand; ``python -m mypy.stubtest penstock._core`` holds it against the compiled module, and
+``tests/python/test_stubs.py`` holds its first lines against what ``help()`` shows.
+"""
+
+from collections.abc import Awaitable, Generator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeAlias, final, type_check_only
+
+from typing_extensions import Self, disjoint_base
+
+__version__: str
+
+__all__ = [
+    "Acquire",
+    "Attempts",
+    "Cost",
+    "Limiter",
+    "Permit",
+    "Rate",
+    "RetryBudget",
+    "RetryPolicy",
+    "Scope",
+    "Verdict",
+    "Waiter",
+    "__version__",
+    "after_fork",
+    "clock_advance",
+    "clock_freeze",
+    "clock_frozen",
+    "clock_now",
+    "clock_thaw",
+    "estimate_tokens",
+    "read_answer",
+]
+
+# A limit of one dimension: an amount per minute, a rate, or a list or tuple of these; None is no limit.
+_Limit: TypeAlias = float | Rate | Sequence[float | Rate] | None
+_Key: TypeAlias = str | int | None
+_Seconds: TypeAlias = float | timedelta
+_Text: TypeAlias = str | bytes
+_Dimension: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens"]
+
+# Headers, with several values of one name where a library keeps them apart.
+@type_check_only
+class _Headers(Protocol):
+    def items(self) -> Iterable[tuple[Any, Any]]: ...
+
+@type_check_only
+class _Lock(Protocol):
+    def release(self) -> object: ...
+
+@final
+class Rate:
+    """An amount per period of one dimension: a token bucket, and a rolling window that guards it.
+
+    The bucket holds ``burst`` and is refilled at ``amount / per``, which paces calls. The window makes the limit hold
+    whatever the server counts by: in any window of ``per`` seconds, plus the limiter's ``network_jitter``, no more
+    than ``amount`` leaves. Against a server that counts by token bucket, by fixed or by rolling windows that means no
+    refusals, at a utilisation of ``per / (per + network_jitter)``; a token bucket alone is refused 1.5 to 5 % of the
+    time by the latter two.
+
+    A call that costs more than ``burst``, but not more than ``amount``, leaves once the bucket is full, and puts it
+    into debt. One that costs more than ``amount`` never can: `CostExceedsLimit`.
+
+    Rates are immutable, compare by value, can be pickled and be used as keys.
+
+    Args:
+        amount: how much may leave in a period: a whole number from 1 to 10**15 (a float without fraction counts).
+        per: the period, in seconds or as a timedelta: from a millisecond to 366 days.
+        burst: how much may leave at once after a pause, from 1 to ``amount``. By default one second's worth, and at
+            least 1.
+        window: whether the rolling window guards the amount.
+
+    Raises:
+        TypeError: for an argument that is no number.
+        ValueError: for one out of range; both name the argument, its value and what is allowed.
+    """
+
+    def __new__(cls, amount: float, per: _Seconds, *, burst: float | None = None, window: bool = True) -> Self: ...
+    @property
+    def amount(self) -> int:
+        """How much may leave in a period."""
+
+    @property
+    def per(self) -> float:
+        """The period, in seconds."""
+
+    @property
+    def burst(self) -> int:
+        """How much may leave at once after a pause."""
+
+    @property
+    def window(self) -> bool:
+        """Whether a rolling window guards the amount."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[int, float], dict[str, Any]]: ...
+
+@final
+class Cost:
+    """What a call uses in each dimension: an estimate before, the actual amounts after it is settled."""
+
+    @property
+    def requests(self) -> int:
+        """Calls to the provider."""
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens sent."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens received."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Permit:
+    """The right to make one call now. It is settled and released.
+
+    A context manager that releases at the end of its block. Dropped without release, it gives itself back, so that a
+    call that is cancelled, a generator that nobody finishes or a task that dies holds nothing.
+    """
+
+    def settle(
+        self, tokens: int | None = None, input_tokens: int | None = None, output_tokens: int | None = None
+    ) -> None:
+        """Replaces the estimated cost by what the call really used: a refund, or a debit.
+
+        A refund goes to the window that was charged and never beyond it; a debit is charged now, into debt if need be.
+        Settling again replaces the cost again, and after the release it still counts. In a permit inside which other
+        calls of the limiter run, those settle what they use, and this does nothing.
+
+        Args:
+            tokens: input and output tokens together. Left out, it is the sum when both others are given, else it stays.
+            input_tokens: tokens sent; what is left out stays as it was charged.
+            output_tokens: tokens received; likewise.
+
+        Raises:
+            TypeError, ValueError: for an amount that is no whole number from 0 to 10**15; the cost stays as it was.
+        """
+
+    def release(self) -> None:
+        """Gives the permit back. Again is harmless."""
+
+    def suspend(self) -> None:
+        """For generators: the code that goes on from here does not run inside this permit, until `resume`."""
+
+    def resume(self) -> None:
+        """The code that goes on from here runs inside this permit; without effect on one that was released.
+
+        Inside, a call takes no second slot of the same limiter, and the first one is covered by this permit's cost.
+        """
+
+    @property
+    def waited(self) -> float:
+        """How long the call waited for it, in seconds."""
+
+    @property
+    def cost(self) -> Cost:
+        """What the call is charged: the estimate, or what it was settled with."""
+
+    @property
+    def released(self) -> bool:
+        """Whether it was given back."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_error: object) -> None: ...
+
+@final
+class Scope:
+    """A permit for a block, not yet asked for: what `Limiter.permit` gives.
+
+    ``with`` and ``async with`` ask for the permit, wait for it, hand it to the block and give it back at its end. A
+    scope can be entered again and again, and by several tasks at once: each block has a permit of its own.
+
+    Raises:
+        AcquireTimeout, CostExceedsLimit, QueueFull: when it is entered.
+    """
+
+    def __enter__(self) -> Permit: ...
+    def __exit__(self, *_error: object) -> None: ...
+    def __aenter__(self) -> Awaitable[Permit]: ...
+    def __aexit__(self, *_error: object) -> Awaitable[None]: ...
+    def begin(self) -> Permit:
+        """For decorators: a permit that is begun; it ends with its release. A thread waits for it."""
+
+    def abegin(self) -> Permit | Awaitable[Permit]:
+        """For decorators: a permit that is begun, or something that gives one when it is awaited."""
+
+@disjoint_base
+class Limiter:
+    """A named set of rates and a concurrency: what decides when calls may leave.
+
+    The base of `penstock.Limiter`, which adds decorators and fan-out and documents the arguments.
+    """
+
+    def __new__(
+        cls,
+        *,
+        requests: _Limit = None,
+        tokens: _Limit = None,
+        input_tokens: _Limit = None,
+        output_tokens: _Limit = None,
+        concurrency: int | None = None,
+        per_key: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        store: str = "memory://",
+        network_jitter: _Seconds | None = None,
+        max_waiting: int | None = None,
+        on_store_failure: str = "share",
+    ) -> Self: ...
+    @property
+    def name(self) -> str:
+        """What messages and numbers call it."""
+
+    @property
+    def store(self) -> str:
+        """Where the ledger is kept, as a URL."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether calls are charged for tokens at all: if not, nobody need look for usage."""
+
+    def permit(
+        self,
+        tokens: int = 0,
+        *,
+        requests: int = 1,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        key: _Key = None,
+        priority: int = 0,
+        timeout: _Seconds | None = None,
+    ) -> Scope:
+        """A permit for a block, for `with` and `async with`; nothing is asked for before the block begins.
+
+        Costs are estimates, whole numbers from 0 to 10**15; `Permit.settle` puts the actual ones in their place.
+
+        Args:
+            tokens: input and output tokens together. Left at 0, it is the sum of the two others.
+            requests: calls to the provider.
+            input_tokens: tokens sent.
+            output_tokens: tokens received.
+            key: whom the call belongs to (tenant, user, agent): keys share the limiter, weighed by their cost.
+            priority: a higher one goes first, from -2**31 to 2**31 - 1.
+            timeout: seconds that the call is ready to wait; 0 is now or never, None is however long it takes.
+
+        Raises:
+            TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+        """
+
+    def acquire(
+        self,
+        tokens: int = 0,
+        *,
+        requests: int = 1,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        key: _Key = None,
+        priority: int = 0,
+        timeout: _Seconds | None = None,
+    ) -> Permit:
+        """Waits for a permit, which the caller releases. A thread that waits here can be interrupted (Ctrl-C).
+
+        Arguments as in `permit`.
+
+        Raises:
+            AcquireTimeout: when there was none in time, or when it is known at once that there will be none;
+                ``retry_after`` says how long it would have taken.
+            CostExceedsLimit: when the cost is above what a rate admits in a whole period.
+            QueueFull: when as many calls wait as may.
+            TypeError, ValueError: for an argument that cannot be.
+        """
+
+    def aacquire(
+        self,
+        tokens: int = 0,
+        *,
+        requests: int = 1,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        key: _Key = None,
+        priority: int = 0,
+        timeout: _Seconds | None = None,
+    ) -> Awaitable[Permit]:
+        """The twin of `acquire` for tasks: await what it gives, once. Dropped or cancelled, it leaves the queue.
+
+        The place in the queue is that of the call, not that of the ``await``. Under asyncio and the loops that follow
+        its protocol (uvloop), and under trio.
+
+        Raises:
+            AcquireTimeout, CostExceedsLimit, QueueFull: as in `acquire`, at once or when awaited.
+            RuntimeError: when it is awaited a second time, or where no event loop runs.
+        """
+
+    def try_acquire(
+        self,
+        tokens: int = 0,
+        *,
+        requests: int = 1,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        key: _Key = None,
+        priority: int = 0,
+    ) -> Permit | None:
+        """A permit if there is one now, else None. Arguments as in `permit`, but nothing waits.
+
+        Raises:
+            CostExceedsLimit: when no wait could satisfy the cost.
+            TypeError, ValueError: for an argument that cannot be.
+        """
+
+    def observe(
+        self, status: int, headers: _Headers | Iterable[tuple[_Text, _Text]] | None, body: object = None
+    ) -> Verdict:
+        """Tells the limiter what the provider said; gives what that means, as a `Verdict`.
+
+        A stated wait holds back everyone who would be refused, not only the call that was told; limits that headers
+        name are taken into account. What governs calls does this by itself.
+
+        Args:
+            status: the HTTP status; 0 for no answer at all.
+            headers: of the answer, as a mapping or pairs; None when nobody knows them.
+            body: of the answer: bytes, str, or what ``json.dumps`` takes.
+
+        Raises:
+            TypeError, ValueError: for anything else, with the argument's name and value.
+        """
+
+    def heed(self, verdict: Verdict, permit: Permit | None = None) -> None:
+        """Takes in what an answer means to the call that left with `permit`.
+
+        Args:
+            verdict: what the answer means.
+            permit: the call's permit; by default the one that encloses this code.
+        """
+
+    def cooldown(self, seconds: _Seconds) -> None:
+        """Lets nothing leave for so many seconds (or a timedelta), for all who wait and all who come.
+
+        A longer cooldown that is under way stays.
+
+        Raises:
+            TypeError, ValueError: unless it is 0 or more.
+        """
+
+    def update(
+        self,
+        *,
+        requests: _Limit = ...,
+        tokens: _Limit = ...,
+        input_tokens: _Limit = ...,
+        output_tokens: _Limit = ...,
+        concurrency: int | None = ...,
+    ) -> None:
+        """Changes limits while calls run and wait; what is not named stays, None takes a limit away.
+
+        What was charged before counts against the new rates. Who waits and now costs more than a limit gets
+        `CostExceedsLimit`.
+
+        Raises:
+            TypeError, ValueError: for a limit that cannot be, with its name; nothing is changed then.
+        """
+
+    def snapshot(self) -> dict[str, Any]:
+        """The numbers that `penstock.Stats` shows."""
+
+    def __enter__(self) -> Permit: ...
+    def __exit__(self, *_error: object) -> None: ...
+    def __aenter__(self) -> Awaitable[Permit]: ...
+    def __aexit__(self, *_error: object) -> Awaitable[None]: ...
+
+@final
+class Verdict:
+    """What an answer of a provider means, with the wait that it stated.
+
+    Read from status, headers and body by the provider's own rules, which differ more than their documentation says:
+    docs/verdicts.md has the table, and the sources.
+    """
+
+    @property
+    def kind(
+        self,
+    ) -> Literal["ok", "throttled", "overloaded", "transient", "oversize", "quota_exhausted", "fatal"]:
+        """What kind of answer it is; all but the first are failures."""
+
+    @property
+    def wait(self) -> float | None:
+        """The wait that the provider stated, in seconds; None if it stated none."""
+
+    @property
+    def dimension(self) -> _Dimension | None:
+        """The dimension that was short; None if that is not known."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call can succeed later."""
+
+    @property
+    def resets_at(self) -> float | None:
+        """When a spent quota is there again, in seconds since 1970; None if that is not known."""
+
+    @property
+    def code(self) -> str | None:
+        """The provider's own word for the failure, such as `"rate_limit_exceeded"`."""
+
+    @property
+    def detail(self) -> str | None:
+        """The provider's own sentence about it."""
+
+    @property
+    def provider(self) -> str:
+        """Whose answer it is, as far as it can be told: "openai", "azure", ..., "unknown"."""
+
+    @property
+    def charged(self) -> Literal["nothing", "requests", "all"]:
+        """What the provider counts of a call that failed so: "nothing", "requests", or "all".
+
+        A call that the provider may have run is counted in full.
+        """
+
+@final
+class RetryBudget:
+    """The share of calls in flight that may be retries: what keeps retries from flooding a provider that is down.
+
+    One budget may be shared by several `Retry`. In a forked child it starts anew.
+
+    Args:
+        ratio: retries in flight per call in flight, from 0 to 100.
+        minimum: how many retries may be in flight however few calls are.
+        per_minute: how many retries may begin in a minute, at least 1; None does not bound that.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+    """
+
+    def __new__(cls, ratio: float = 0.2, minimum: int = 3, per_minute: int | None = None) -> Self: ...
+    def account(self) -> tuple[int, int, int, int]:
+        """Calls in flight, retries in flight, retries granted and retries suppressed so far."""
+
+@final
+class RetryPolicy:
+    """How often, how late and how spread out a failed call is tried again."""
+
+    def __new__(
+        cls,
+        attempts: int,
+        initial: float,
+        factor: float,
+        max_delay: float,
+        jitter: str | None,
+        deadline: float | None,
+        seed: int,
+    ) -> Self: ...
+    def decide(
+        self, attempts: Attempts, verdict: Verdict | None, wait: float | None, streamed: bool, spread: bool
+    ) -> tuple[float | None, str | None]:
+        """What to do after a failed attempt: the seconds to wait and None, or None and the reason to stop.
+
+        Args:
+            attempts: how far the call has come; it is told of the retry.
+            verdict: what the failure means; None for one that is retried though nothing is known of it.
+            wait: the seconds that the caller asks for.
+            streamed: whether a part of the answer was seen already: then there is no retry.
+            spread: whether nothing but chance keeps calls that were told the same wait from returning together.
+        """
+
+@final
+class Attempts:
+    """How far one call has come. Dropped or ended, it gives its places in the budget back."""
+
+    def __new__(cls, budget: RetryBudget | None = None) -> Self: ...
+    def end(self) -> None:
+        """The call is over."""
+
+    def told(self) -> tuple[int, list[float]]:
+        """Attempts made so far, and the seconds waited between them."""
+
+@final
+class Waiter:
+    """A place in the queue. Awaitable from a task; parked by `penstock._parking` from a thread."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, _value: object) -> Any:
+        """One step of the task that awaits it; the value says nothing."""
+
+    def throw(
+        self,
+        kind: type[BaseException] | BaseException,
+        value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Any:
+        """Gives up, as `close` does, and raises what was thrown in."""
+
+    def close(self) -> None:
+        """Gives up: leaves the queue, or gives back what was granted. Harmless when it is over."""
+
+    def park(self, lock: _Lock, deadline: float | None = None) -> float | None:
+        """For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+
+        A negative number is until ``lock`` is released, by whoever decides. ``deadline`` is when the thread wakes at
+        the latest, on the limiter's clock (`clock_now`).
+        """
+
+    def result(self) -> Permit:
+        """For a thread: the permit, once it is decided.
+
+        Raises:
+            AcquireTimeout, CostExceedsLimit: if that is the decision.
+            RuntimeError: if it was taken already, or there is none yet.
+        """
+
+@final
+class Acquire:
+    """What `aacquire` gives to one who must wait: await it once. Dropped without being awaited, it leaves the queue."""
+
+    def __await__(self) -> Generator[Any, Any, Permit]: ...
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has, told without a tokenizer."""
+
+def read_answer(
+    status: int,
+    headers: _Headers | Iterable[tuple[_Text, _Text]] | None = None,
+    body: object = None,
+    provider: str | None = None,
+) -> Verdict:
+    """What an answer of a provider means; without effect on any limiter.
+
+    Args:
+        status: the HTTP status; 0 for no answer at all.
+        headers: of the answer, as a mapping or pairs; None when nobody knows them.
+        body: of the answer: bytes, str, or what ``json.dumps`` takes.
+        provider: whose answer it is, if that is known; otherwise it is told from the headers and the body.
+
+    Raises:
+        TypeError, ValueError: for anything else, with the argument's name and value.
+    """
+
+def after_fork() -> None:
+    """What a forked child does before it uses a limiter.
+
+    The calls under way and those that wait are the parent's: the child's limiters start with none.
+    """
+
+def clock_now() -> float:
+    """The process's monotonic clock, in seconds: virtual while frozen."""
+
+def clock_freeze() -> None:
+    """Stops the clock; only `clock_advance` moves it then. For tests."""
+
+def clock_advance(seconds: _Seconds) -> None:
+    """Moves a frozen clock forward by so many seconds; without effect on one that runs."""
+
+def clock_thaw() -> None:
+    """Lets a frozen clock run on from where it stands."""
+
+def clock_frozen() -> bool:
+    """Whether the clock is frozen."""

@@ -1,0 +1,67 @@
+"""Every Python block of the README runs, one after another, as in ``python -m asyncio``."""
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+from penstock.testing.provider import FakeProvider
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks() -> list[CodeType]:
+    """Compile the Python blocks, each with its line number in the README."""
+    text = README.read_text(encoding="utf-8")
+    result = []
+    for match in BLOCK.finditer(text):
+        language, source = match.groups()
+        if language == "python":
+            line = text[: match.start(2)].count("\n")
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            result.append(compile("\n" * line + source, str(README), "exec", flags))
+    return result
+
+
+def test_the_first_screen_is_what_it_is_two_commands_and_ten_lines_of_use() -> None:
+    text = README.read_text(encoding="utf-8")
+    first, second = list(BLOCK.finditer(text))[:2]
+    assert [line.split("#")[0].strip() for line in first[2].splitlines()] == ["make demo", "make test"]
+    assert second[1] == "python"
+    assert sum(bool(line.strip()) for line in second[2].splitlines()) <= 10
+    assert text[: second.end()].count("\n") <= 40
+
+
+def test_what_is_linked_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert links
+    # Pages that other parts of the project write are looked for where they belong.
+    assert all(link.startswith(("docs/", "examples/")) for link in links)
+
+
+def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def session(names: dict[str, Any]) -> None:
+        for block in blocks():
+            made = eval(block, names)
+            if inspect.isawaitable(made):
+                await made
+        await names["client"].close()
+        names["blocking"].close()
+
+    with FakeProvider(latency=0.01) as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        names: dict[str, Any] = {"__name__": "readme", "asyncio": asyncio}
+        asyncio.run(session(names))
+    summary = provider.summary()
+    assert (summary.refused, summary.failed) == (0, 0)
+    assert summary.admitted >= 20
+    printed = capsys.readouterr().out
+    assert "come back in" in printed
+    assert "2,000 tokens is more than 1,000" in printed
+    assert len(names["vectors"]) == len(names["labels"]) == len(names["results"]) == 3
