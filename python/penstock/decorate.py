@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from penstock import _parking
 from penstock._core import Permit
 from penstock._parking import apause, pause
 from penstock.usage import Usage, usage_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Gives the permit of a call with these arguments; for a task, possibly something to await.
+#: Gives the permit of a call with these arguments, or something to wait for it: a task awaits that, a thread sleeps on it.
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -166,6 +167,8 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        if permit.__class__ is not Permit:
+            permit = _parking.begin(permit)
         try:
             result = function(*args, **kwargs)
             if result.__class__ in _UNFINISHED:
@@ -183,6 +186,8 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         call: Attempts | None = None
         while True:
             permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+            if permit.__class__ is not Permit:
+                permit = _parking.begin(permit)
             try:
                 call = call or retry.start(limiter)
                 try:
@@ -245,6 +250,8 @@ def _generator(
         call: Attempts | None = None
         while True:
             permit = begin(args, kwargs)
+            if permit.__class__ is not Permit:
+                permit = _parking.begin(permit)
             used: Usage | None = None
             streamed = False
             try:

@@ -11,6 +11,7 @@ use crate::gate::Grant;
 
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
+use super::nesting::Token;
 
 /// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
@@ -115,7 +116,7 @@ struct Held {
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
     /// What ends the block that it is the permit of.
-    token: Option<Py<PyAny>>,
+    token: Option<Token>,
 }
 
 /// The right to make one call now. It is settled and released.
@@ -147,9 +148,13 @@ impl Permit {
         self.held.lock().grant.charged_at
     }
 
-    /// Whether it was given back.
-    pub fn is_released(&self) -> bool {
-        self.held.lock().released
+    /// Whether it was given back, or is the copy of a parent process's.
+    pub fn is_over(&self) -> bool {
+        let (grant, released) = {
+            let held = self.held.lock();
+            (held.grant, held.released)
+        };
+        released || !self.driver.gate.lock().counts_grant(&grant)
     }
 
     /// The permit outside of this one.
