@@ -1,5 +1,5 @@
 //! What a limiter makes of what the provider says, in virtual time: processes that share a key without knowing of each
-//! other, and a refusal that stops all who wait. Answers are real ones: headers and bodies as OpenAI sends them.
+//! other, and a refusal that stops all who wait. Answers are real ones: headers and bodies as `OpenAI` sends them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,7 +24,7 @@ fn gate() -> Gate<()> {
     Gate::new(Config { rates, ..Config::default() }, SECOND)
 }
 
-/// A bucket as OpenAI's own messages describe it: it holds the whole limit and is refilled without a pause. In
+/// A bucket as `OpenAI`'s own messages describe it: it holds the whole limit and is refilled without a pause. In
 /// nano-requests, so that a minute of 600 is exact.
 struct Server {
     level: u64,
@@ -113,14 +113,18 @@ fn share_a_key(processes: usize, minutes: u64, listens: bool) -> Tally {
             order += 1;
             match step {
                 Step::Arrives { process, left_at } => {
-                    let (served, left) = server.count(at);
+                    let (served, remaining) = server.count(at);
                     if at >= start {
                         tally.sent += 1;
                         tally.refused += u64::from(!served);
                         tally.by_process[process] += u64::from(served);
                     }
                     let took = if served { random.between(200 * MILLI, 800 * MILLI) } else { 30 * MILLI };
-                    steps.push(Reverse((at + took, order, Step::Answered { process, left_at, served, left })));
+                    steps.push(Reverse((
+                        at + took,
+                        order,
+                        Step::Answered { process, left_at, served, left: remaining },
+                    )));
                 }
                 Step::Answered { process, left_at, served, left } => {
                     let gate = &mut gates[process];
@@ -181,7 +185,7 @@ fn a_stated_wait_stops_all_who_wait_and_no_herd_leaves_after_it() {
         assert!(matches!(gate.admit(now, &request, &mut settled), Admission::Queued(_)));
     }
     let headers: Vec<(&[u8], &[u8])> = vec![(b"retry-after", b"20")];
-    let body = br#"{"error":{"message":"Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s.","type":"requests","code":"rate_limit_exceeded"}}"#;
+    let body = br#"{"error":{"message":"Rate limit reached on requests per min (RPM): Limit 6000, Used 6000, Requested 1. Please try again in 20s.","type":"requests","code":"rate_limit_exceeded"}}"#;
     let reading = read(Provider::OpenAi, 429, Headers::new(&headers), body, 1.7e9);
     now += 100 * MILLI;
     gate.observe(now, &reading, Some(SECOND), &mut settled);
