@@ -81,7 +81,7 @@ struct Tally {
 fn share_a_key(processes: usize, minutes: u64, listens: bool) -> Tally {
     let mut random = Random::new(7);
     let mut gates: Vec<Gate<()>> = (0..processes).map(|_| gate()).collect();
-    let mut server = Server::new();
+    let mut quota = Server::new();
     let mut steps: BinaryHeap<Reverse<(Nanos, u64, Step)>> = BinaryHeap::new();
     let mut grants: Vec<Vec<(Nanos, Grant)>> = (0..processes).map(|_| Vec::new()).collect();
     let mut tally = Tally { sent: 0, refused: 0, by_process: vec![0; processes] };
@@ -113,7 +113,7 @@ fn share_a_key(processes: usize, minutes: u64, listens: bool) -> Tally {
             order += 1;
             match step {
                 Step::Arrives { process, left_at } => {
-                    let (served, remaining) = server.count(at);
+                    let (served, remaining) = quota.count(at);
                     if at >= start {
                         tally.sent += 1;
                         tally.refused += u64::from(!served);
