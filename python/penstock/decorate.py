@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from penstock import _parking
 from penstock._core import Permit
-from penstock._parking import apause, pause
 from penstock.usage import Usage, usage_of
+from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
     from penstock._core import Attempts, Scope
@@ -92,11 +93,7 @@ def decorate(terms: Terms, function: F) -> F:
         return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
-    target: Any = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not inspect.isroutine(target) and not isinstance(target, type) and not inspect.iscoroutinefunction(target):
-        target = type(target).__call__
+    target = code_of(function)
     wrapped: Any
     if inspect.isasyncgenfunction(target):
         wrapped = _async_generator(
@@ -155,7 +152,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
             finally:
                 if permit is not None:
                     permit.release()
-            await apause(delay)
+            await _parking.apause(delay)
 
     return wrapper if retry is None else persistent
 
@@ -200,7 +197,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 if permit is not None:
                     permit.release()
-            pause(delay)
+            _parking.pause(delay)
 
     return wrapper if retry is None else persistent
 
@@ -282,7 +279,7 @@ def _generator(
                     _settle(permit, used)
                 finally:
                     permit.release()
-            pause(delay)
+            _parking.pause(delay)
 
     return wrapper
 
@@ -333,7 +330,7 @@ def _async_generator(
                     _settle(permit, used)
                 finally:
                     permit.release()
-            await apause(delay)
+            await _parking.apause(delay)
 
     return wrapper
 
