@@ -27,8 +27,10 @@ _TRANSPORTS = frozenset(
     | {"httpx2", "litellm", "mistralai", "openai", "requests", "together", "urllib3"}
 )
 #: Parts of the names of their classes that say so.
-_UNANSWERED = ("Connect", "Timeout", "Network", "Disconnected", "RemoteProtocol", "ReadError", "WriteError", "SSL")
-_UNANSWERED += ("ChunkedEncoding", "IncompleteRead", "ClientPayload")
+_UNANSWERED = (
+    *("Connect", "Timeout", "Network", "Disconnected", "RemoteProtocol", "ReadError", "WriteError", "SSL"),
+    *("ChunkedEncoding", "IncompleteRead", "ClientPayload"),
+)
 #: Whose answer it is, by the top module of the exception.
 _PROVIDERS = {"anthropic": "anthropic", "botocore": "bedrock", "cohere": "cohere", "fireworks": "fireworks"}
 _PROVIDERS |= {"google": "gemini", "groq": "groq", "mistralai": "mistral", "together": "together"}
@@ -57,24 +59,24 @@ def chain(error: BaseException, handled: int = 0) -> Iterator[BaseException]:
     while isinstance(current, BaseException) and id(current) not in seen and len(seen) <= _DEPTH:
         yield current
         seen.add(id(current))
-        behind = _get(current, "__cause__")
-        if behind is None and not _get(current, "__suppress_context__"):
-            behind = _get(current, "__context__")
+        behind = get(current, "__cause__")
+        if behind is None and not get(current, "__suppress_context__"):
+            behind = get(current, "__context__")
         current = behind
 
 
 def _read(error: BaseException) -> Verdict | None:
     modules = {str(kind.__module__).partition(".")[0] for kind in type(error).__mro__}
     provider = next((name for module, name in _PROVIDERS.items() if module in modules), None)
-    response = _get(error, "response")
+    response = get(error, "response")
     if isinstance(response, dict) and (verdict := _read_botocore(response)) is not None:
         return verdict
-    for answer in (error, response, _get(error, "raw_response")):
+    for answer in (error, response, get(error, "raw_response")):
         status = _status(answer)
         if status is not None:
-            headers = _first(_get(response, "headers"), _get(error, "headers"), _get(answer, "headers"))
+            headers = _first(get(response, "headers"), get(error, "headers"), get(answer, "headers"))
             return _answer(status, headers, _body(error, response), provider)
-    if modules & _TRANSPORTS and isinstance(body := _get(error, "body"), dict):
+    if modules & _TRANSPORTS and isinstance(body := get(error, "body"), dict):
         # An error inside a stream that began well: OpenAI's SDK keeps what it says, and nothing of the answer.
         verdict = _answer(200, None, body, provider)
         if verdict.kind != "ok":
@@ -101,7 +103,7 @@ def _read_botocore(response: dict[str, Any]) -> Verdict | None:
 
 def _answer(status: int, headers: object, body: object, provider: str | None) -> Verdict:
     """Read an answer, as much of it as can be read."""
-    headers = headers if callable(_get(headers, "items")) else None
+    headers = headers if callable(get(headers, "items")) else None
     try:
         return _core.read_answer(status, headers, body, provider)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  headers or a body that only look like it; whatever reading them raises
@@ -110,7 +112,7 @@ def _answer(status: int, headers: object, body: object, provider: str | None) ->
 
 def _status(thing: object) -> int | None:
     for name in ("status_code", "status", "code", "http_status"):
-        status = _integer(_get(thing, name))
+        status = _integer(get(thing, name))
         if status is not None and 100 <= status <= 599:
             return status
     return None
@@ -123,7 +125,7 @@ def _integer(value: object) -> int | None:
 def _body(error: BaseException, response: object) -> Any:
     for thing, names in ((response, ("content", "text")), (error, ("body", "details", "response_body", "message"))):
         for name in names:
-            body = _get(thing, name)
+            body = get(thing, name)
             if isinstance(body, (bytes, str, dict, list)) and body:
                 # The SDKs of OpenAI's kind hand out what is inside "error"; the reader knows both.
                 return body
@@ -137,7 +139,8 @@ def _first(*values: object) -> object:
     return next((value for value in values if value is not None), None)
 
 
-def _get(thing: object, name: str) -> Any:
+def get(thing: object, name: str) -> Any:
+    """An attribute of somebody else's object, or None."""
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001  httpx raises when a streamed body was not read; others may raise anything

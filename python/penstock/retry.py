@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from penstock import _parking
 from penstock._core import Attempts, RetryBudget, RetryPolicy
 from penstock.errors import PenstockError
-from penstock.failures import annotate, chain, verdict_of
+from penstock.failures import annotate, chain, get, verdict_of
 from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Retry:
         import inspect  # slow to import, and whoever has a function to decorate has it already
 
         if isinstance(function, (classmethod, staticmethod)):
-            return type(function)(self(function.__func__))  # type: ignore[return-value]
+            return type(function)(self(function.__func__))
         if not callable(function):
             raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
         code = code_of(function)
@@ -399,10 +399,7 @@ def _are_exceptions(on: object) -> bool:
 def _gave_up(error: BaseException, call: Attempts) -> bool:
     """Whether an inner `Retry` has given this failure, or the one behind it, up in the course of ``call``."""
     for current in chain(error, call.handled):
-        try:
-            mark = getattr(current, _MARK, None)
-        except Exception:  # noqa: BLE001  a property of that name, which may raise anything
-            continue
+        mark = get(current, _MARK)
         # One that is raised again later, as mocks do, was given up by another call.
         if isinstance(mark, GaveUp) and mark.order > call.order:
             return True
