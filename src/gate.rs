@@ -466,7 +466,8 @@ impl<T: Default> Gate<T> {
             self.deadlines.pop();
         }
         let deadline = self.deadlines.peek().map(|&Reverse((deadline, _))| deadline);
-        [self.head_due, self.queue.next_readmission(), deadline].into_iter().flatten().min()
+        let readmission = self.queue.next_readmission().map(|(at, _)| at);
+        [self.head_due, readmission, deadline].into_iter().flatten().min()
     }
 
     /// The payload of a waiter, to look at or to change.
@@ -696,27 +697,33 @@ impl<T: Default> Gate<T> {
         self.queue.pick(pick)
     }
 
-    /// The payload of the waiter that is next and waits for a time, not for a release, and that time.
-    pub fn head(&mut self) -> Option<(Nanos, &mut T)> {
-        let due = self.head_due?;
+    /// The waiters that must wake by a time for anyone to leave then, each with that time: the one that is next, if it
+    /// waits for a time and not for a release, and the first of the key that may be asked again next.
+    pub fn sentinels(&mut self) -> [Option<(Nanos, Ticket)>; 2] {
         let Self { queue, ledger, .. } = self;
-        let ticket = queue.next(|cost| ledger.service_time(cost))?.ticket;
-        queue.payload(ticket).map(|payload| (due, payload))
+        let next = self.head_due.and_then(|due| Some((due, queue.next(|cost| ledger.service_time(cost))?.ticket)));
+        [next, queue.next_readmission()]
     }
 
-    /// When a waiter leaves if nothing is given back meanwhile and nobody comes before it: exact where calls of one key
-    /// and priority wait, a lower bound otherwise.
+    /// When a waiter leaves if nothing is given back meanwhile and nobody comes before it: exact for the last of those of
+    /// one key and priority, if no others wait. Who becomes a sentinel earlier or later than this is to be told.
     pub fn estimate(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
         let now = self.tick(now);
         let waiting = self.queue.get(ticket)?;
         let ahead = self.queue.ahead(waiting.priority, waiting.key).minus(waiting.cost);
-        Some(self.ledger.earliest_behind(&ahead, &waiting.cost, now))
+        let shared = self.ledger.earliest_behind(&ahead, &waiting.cost, now);
+        let own = self.queue.of_flow(waiting.priority, waiting.key).minus(waiting.cost);
+        let ledger = waiting.key.and_then(|key| self.keys.get(key)?.ledger.as_mut());
+        Some(ledger.map_or(shared, |ledger| shared.max(ledger.earliest_behind(&own, &waiting.cost, now))))
     }
 
-    /// When a waiter should be looked after: its due time if it is the next, and what [`Gate::estimate`] says
-    /// otherwise; nothing if only an event can set it free.
+    /// When a waiter should be looked after: its due time if it is the next, when its key may be asked again if it is the
+    /// first of that, and what [`Gate::estimate`] says otherwise; nothing if only an event can set it free.
     pub fn expected(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
         let Self { queue, ledger, .. } = self;
+        if let Some(until) = queue.is_first_aside(ticket) {
+            return until;
+        }
         if queue.next(|cost| ledger.service_time(cost)).is_some_and(|next| next.ticket == ticket) {
             return self.head_due;
         }
@@ -737,6 +744,11 @@ impl<T: Default> Gate<T> {
         self.in_flight = 0;
         self.epoch = self.epoch.wrapping_add(1);
         payloads
+    }
+
+    /// Whether a grant is one of this process, and not the copy that a fork made.
+    pub fn counts_grant(&self, grant: &Grant) -> bool {
+        grant.epoch == self.epoch
     }
 
     /// How many permits are out.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Gives the permit of a call with these arguments; for a task, possibly something to await.
+#: Gives the permit of a call with these arguments, or something to wait for it: a task awaits that, a thread sleeps on it.
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -168,6 +168,8 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+        if permit.__class__ is not Permit:
+            permit = _parking.begin(permit)
         try:
             result = function(*args, **kwargs)
             if result.__class__ in _UNFINISHED:
@@ -186,6 +188,8 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             while True:
                 permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+                if permit.__class__ is not Permit:
+                    permit = _parking.begin(permit)
                 try:
                     call = call or retry.start(limiter)
                     try:
@@ -292,11 +296,24 @@ def _generator(  # noqa: PLR0915  one loop, which reads best in one piece
 ) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912, PLR0915
         call: Attempts | None = None
+<<<<<<< HEAD
         try:
             while True:
                 permit = begin(args, kwargs)
                 used: Usage | None = None
                 streamed = False
+=======
+        while True:
+            permit = begin(args, kwargs)
+            if permit.__class__ is not Permit:
+                permit = _parking.begin(permit)
+            used: Usage | None = None
+            streamed = False
+            try:
+                call = call or (retry.start(terms.limiter) if retry is not None else None)
+                inner = make(*args, **kwargs)
+                step, sent = inner.send, None
+>>>>>>> main
                 try:
                     call = call or (retry.start(terms.limiter) if retry is not None else None)
                     inner = make(*args, **kwargs)

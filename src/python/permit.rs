@@ -11,6 +11,7 @@ use crate::gate::Grant;
 
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
+use super::nesting::Token;
 
 /// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
@@ -65,12 +66,14 @@ impl Nested {
 
     /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
     /// that is older than its departure would let others leave in the same moment.
-    pub fn defer(&mut self, py: Python<'_>) {
+    ///
+    /// Nobody is woken here: what comes back is for this call first.
+    pub fn defer(&mut self) {
         if let Some(covered) = self.covered
             && !std::mem::replace(&mut self.deferred, true)
         {
             let parent = self.parent.get();
-            parent.recharge(py, parent.total().minus(covered));
+            parent.replace_charge(parent.total().minus(covered));
         }
     }
 
@@ -89,7 +92,7 @@ impl Drop for Nested {
         if let Some(covered) = self.covered {
             let parent = self.parent.get();
             if self.deferred {
-                let _ = Python::try_attach(|py| parent.recharge(py, parent.total().plus(covered)));
+                parent.replace_charge(parent.total().plus(covered));
             }
             parent.held.lock().cover = true;
         }
@@ -113,7 +116,7 @@ struct Held {
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
     /// What ends the block that it is the permit of.
-    token: Option<Py<PyAny>>,
+    token: Option<Token>,
 }
 
 /// The right to make one call now. It is settled and released.
@@ -145,9 +148,13 @@ impl Permit {
         self.held.lock().grant.charged_at
     }
 
-    /// Whether it was given back.
-    pub fn is_released(&self) -> bool {
-        self.held.lock().released
+    /// Whether it was given back, or is the copy of a parent process's.
+    pub fn is_over(&self) -> bool {
+        let (grant, released) = {
+            let held = self.held.lock();
+            (held.grant, held.released)
+        };
+        released || !self.driver.gate.lock().counts_grant(&grant)
     }
 
     /// The permit outside of this one.
@@ -181,8 +188,16 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    /// Replaces what is charged in all, and wakes whom that sets free.
     fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
+        self.replace_charge(actual);
+        if self.driver.gate.lock().waiting() > 0 {
+            self.driver.pump(py);
+        }
+    }
+
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    fn replace_charge(&self, actual: cost::Cost) {
         let mut own = actual;
         if let Some(outside) = &self.outside {
             own = actual.minus(outside.covered);
@@ -190,19 +205,12 @@ impl Permit {
             let before = std::mem::replace(&mut *outside.used.lock(), used);
             if used != before {
                 let parent = outside.permit.get();
-                parent.recharge(py, parent.total().minus(before).plus(used));
+                parent.replace_charge(parent.total().minus(before).plus(used));
             }
         }
         let mut grant = self.held.lock().grant;
-        let waiting = {
-            let mut gate = self.driver.gate.lock();
-            gate.settle(clock::now(), &mut grant, &own);
-            gate.waiting()
-        };
+        self.driver.gate.lock().settle(clock::now(), &mut grant, &own);
         self.held.lock().grant = grant;
-        if waiting > 0 {
-            self.driver.pump(py);
-        }
     }
 
     /// What is charged in all: with what the permit outside covers of it.
