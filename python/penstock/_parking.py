@@ -23,7 +23,7 @@ Lock = threading.Lock
 
 
 class _Block(Protocol):
-    def enter_now(self, entered: list[Permit], /) -> Any: ...
+    def enter_now(self, entered: list[Permit], /) -> Permit | Acquire: ...
     def undo(self, permit: Permit, /) -> None: ...
     def enter_with(self, permit: Permit, /) -> None: ...
 
@@ -54,15 +54,15 @@ def enter(block: _Block) -> Permit:
     entered: list[Permit] = []
     try:
         permit = block.enter_now(entered)
-        if permit.__class__ is not _core.Permit:
+        if not isinstance(permit, _core.Permit):
             permit = park(permit)
             entered.append(permit)
             block.enter_with(permit)
-        return permit  # type: ignore[no-any-return]
+        return permit
     except BaseException:
         # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
-        for permit in entered:
-            block.undo(permit)
+        for begun in entered:
+            block.undo(begun)
         raise
 
 
@@ -137,7 +137,7 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
-_core.Scope.__enter__ = enter
+_core.Scope.__enter__ = enter  # type: ignore[assignment, method-assign]
 
 
 def pause(seconds: float) -> None:

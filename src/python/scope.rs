@@ -105,8 +105,9 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
 
 #[pymethods]
 impl Scope {
-    /// For `penstock._parking.enter`: a permit whose block has begun, noted in `entered`; or what a thread must sleep on
-    /// first.
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    ///
+    /// The permit is noted in `entered`, too, for a thread that is interrupted before it knows of it.
     fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
         enter(&self.driver, &self.request, &self.blocks, entered)
     }
@@ -116,7 +117,7 @@ impl Scope {
         self.blocks.undo(permit);
     }
 
-    /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.
+    /// For `penstock._parking.enter`: the block begins with the permit that was waited for.
     fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         self.blocks.enter(permit)
     }

@@ -4,6 +4,8 @@ The children do their work and end without running what pytest would do at its e
 status and their stderr.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
 import asyncio
 import contextlib
 import contextvars

@@ -1,5 +1,7 @@
 """Threads, alone and together with event loops, on one limiter."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
 import asyncio
 import contextlib
 import ctypes
