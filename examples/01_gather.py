@@ -7,6 +7,7 @@ import asyncio
 
 from _client import MODEL, REQUESTS, TOKENS, async_client
 from openai import AsyncOpenAI, RateLimitError
+
 from penstock import Limiter
 
 TEXTS = [f"Text number {number}: the sea was low." for number in range(40)]

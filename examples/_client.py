@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from openai import AsyncOpenAI, OpenAI
+
 from penstock.testing.provider import FakeProvider
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import asyncio
 
 from _client import MODEL, REQUESTS, TOKENS, async_client
 from openai import AsyncOpenAI
+
 from penstock import Limiter, estimate_tokens
 
 gate = Limiter(requests=REQUESTS, tokens=TOKENS, concurrency=16)  # at import time: no event loop is needed

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from _client import MODEL, REQUESTS, TOKENS, async_client
 from openai import AsyncOpenAI
+
 from penstock import Limiter
 
 gate = Limiter(requests=REQUESTS, tokens=TOKENS, concurrency=2)

@@ -5,6 +5,7 @@ import time
 
 from _client import MODEL, REQUESTS, TOKENS, async_client
 from openai import AsyncOpenAI
+
 from penstock import Limiter
 
 gate = Limiter(requests=REQUESTS, tokens=TOKENS, concurrency=16, per_key={"concurrency": 8})

@@ -2,6 +2,7 @@
 
 from _client import MODEL, REQUESTS, TOKENS, client
 from openai import OpenAI
+
 from penstock import AcquireTimeout, Limiter
 
 gate = Limiter(requests=REQUESTS, tokens=TOKENS, concurrency=8)

@@ -136,6 +136,18 @@ pub enum Admission {
 /// What became of someone who waited.
 pub type Outcome = Result<Grant, Refusal>;
 
+/// A quota that is spent.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    exhausted: Exhausted,
+    /// When the provider said so: that calls succeed which left before is no news.
+    since: Nanos,
+    /// When it resets.
+    until: Nanos,
+    /// When to ask the provider again with one call.
+    probe_at: Nanos,
+}
+
 /// Decides who may leave when. `T` is what the caller needs to find a waiter again.
 #[derive(Debug)]
 pub struct Gate<T> {
@@ -149,8 +161,7 @@ pub struct Gate<T> {
     /// Until when something else than rates last held everyone up: slots, or a head of the queue that gave up.
     held_up: Nanos,
     max_waiting: usize,
-    /// The quota that is spent, until when on this clock, and when to ask the provider again with one call.
-    spent: Option<(Exhausted, Nanos, Nanos)>,
+    spent: Option<Spent>,
     /// The speed of a gate without rates, which slows by its concurrency.
     pace: Pace,
     /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
@@ -455,7 +466,8 @@ impl<T: Default> Gate<T> {
             self.deadlines.pop();
         }
         let deadline = self.deadlines.peek().map(|&Reverse((deadline, _))| deadline);
-        [self.head_due, self.queue.next_readmission(), deadline].into_iter().flatten().min()
+        let readmission = self.queue.next_readmission().map(|(at, _)| at);
+        [self.head_due, readmission, deadline].into_iter().flatten().min()
     }
 
     /// The payload of a waiter, to look at or to change.
@@ -569,16 +581,16 @@ impl<T: Default> Gate<T> {
 
     /// The quota that is spent, unless it is time to ask the provider again: then this one call may.
     fn exhausted(&mut self, now: Nanos) -> Option<Exhausted> {
-        let (exhausted, until, probe_at) = self.spent.as_mut()?;
-        if now >= *until {
+        let spent = self.spent.as_mut()?;
+        if now >= spent.until {
             self.spent = None;
             return None;
         }
-        if now >= *probe_at {
-            *probe_at = now.saturating_add(PROBE);
+        if now >= spent.probe_at {
+            spent.probe_at = now.saturating_add(PROBE);
             return None;
         }
-        Some(*exhausted)
+        Some(spent.exhausted)
     }
 
     /// Takes in what the provider answered to a call that left at `sent_at` (now, if nobody knows).
@@ -600,7 +612,9 @@ impl<T: Default> Gate<T> {
         match verdict.kind {
             Kind::Ok if reading.over_limit => self.overloaded(now),
             Kind::Ok => {
-                self.spent = None;
+                if self.spent.is_some_and(|spent| sent_at >= spent.since) {
+                    self.spent = None;
+                }
                 self.ledger.succeeded(now);
                 // Without rates, an app that leaves half of its slots free sends little.
                 if self.slots.saturating_add(1) * 2 >= self.slots_now() {
@@ -628,7 +642,9 @@ impl<T: Default> Gate<T> {
                 let resets_at = verdict.resets_at.map(|at| (at * 1e3).round() as u64);
                 let exhausted = Exhausted { resets_at, dimension: verdict.dimension };
                 let until = now.saturating_add(wait.unwrap_or(Nanos::MAX / 2));
-                self.spent = Some((exhausted, until, now.saturating_add(PROBE)));
+                // A late answer to a call that left before is no news either, or it would hide a probe's success.
+                let since = self.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
+                self.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
                 for ticket in self.queue.pick(|_| true) {
                     if let Some(payload) = self.leave(ticket, now) {
                         self.counts.refused += 1;
@@ -681,27 +697,33 @@ impl<T: Default> Gate<T> {
         self.queue.pick(pick)
     }
 
-    /// The payload of the waiter that is next and waits for a time, not for a release, and that time.
-    pub fn head(&mut self) -> Option<(Nanos, &mut T)> {
-        let due = self.head_due?;
+    /// The waiters that must wake by a time for anyone to leave then, each with that time: the one that is next, if it
+    /// waits for a time and not for a release, and the first of the key that may be asked again next.
+    pub fn sentinels(&mut self) -> [Option<(Nanos, Ticket)>; 2] {
         let Self { queue, ledger, .. } = self;
-        let ticket = queue.next(|cost| ledger.service_time(cost))?.ticket;
-        queue.payload(ticket).map(|payload| (due, payload))
+        let next = self.head_due.and_then(|due| Some((due, queue.next(|cost| ledger.service_time(cost))?.ticket)));
+        [next, queue.next_readmission()]
     }
 
-    /// When a waiter leaves if nothing is given back meanwhile and nobody comes before it: exact where calls of one key
-    /// and priority wait, a lower bound otherwise.
+    /// When a waiter leaves if nothing is given back meanwhile and nobody comes before it: exact for the last of those of
+    /// one key and priority, if no others wait. Who becomes a sentinel earlier or later than this is to be told.
     pub fn estimate(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
         let now = self.tick(now);
         let waiting = self.queue.get(ticket)?;
         let ahead = self.queue.ahead(waiting.priority, waiting.key).minus(waiting.cost);
-        Some(self.ledger.earliest_behind(&ahead, &waiting.cost, now))
+        let shared = self.ledger.earliest_behind(&ahead, &waiting.cost, now);
+        let own = self.queue.of_flow(waiting.priority, waiting.key).minus(waiting.cost);
+        let ledger = waiting.key.and_then(|key| self.keys.get(key)?.ledger.as_mut());
+        Some(ledger.map_or(shared, |ledger| shared.max(ledger.earliest_behind(&own, &waiting.cost, now))))
     }
 
-    /// When a waiter should be looked after: its due time if it is the next, and what [`Gate::estimate`] says
-    /// otherwise; nothing if only an event can set it free.
+    /// When a waiter should be looked after: its due time if it is the next, when its key may be asked again if it is the
+    /// first of that, and what [`Gate::estimate`] says otherwise; nothing if only an event can set it free.
     pub fn expected(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
         let Self { queue, ledger, .. } = self;
+        if let Some(until) = queue.is_first_aside(ticket) {
+            return until;
+        }
         if queue.next(|cost| ledger.service_time(cost)).is_some_and(|next| next.ticket == ticket) {
             return self.head_due;
         }
@@ -722,6 +744,11 @@ impl<T: Default> Gate<T> {
         self.in_flight = 0;
         self.epoch = self.epoch.wrapping_add(1);
         payloads
+    }
+
+    /// Whether a grant is one of this process, and not the copy that a fork made.
+    pub fn counts_grant(&self, grant: &Grant) -> bool {
+        grant.epoch == self.epoch
     }
 
     /// How many permits are out.

@@ -76,6 +76,8 @@ struct Flow {
     deficit: u64,
     in_ring: bool,
     aside: bool,
+    /// Until when it is set aside, if a time was given.
+    until: Option<Nanos>,
     /// Tells a time set for this flow from one set for an earlier flow in its place.
     stamp: u32,
 }
@@ -144,8 +146,7 @@ impl<T: Default> Queue<T> {
     /// those of its own flow.
     pub fn ahead(&self, priority: i64, key: Option<KeyId>) -> Cost {
         let higher = self.classes.range(..Reverse(priority)).map(|(_, class)| class.queued);
-        let own = self.by_name.get(&(priority, key)).and_then(|&flow| self.flows.get(flow as usize));
-        higher.fold(own.map_or_else(Cost::default, |flow| flow.queued), Cost::plus)
+        higher.fold(self.of_flow(priority, key), Cost::plus)
     }
 
     /// Whether a newcomer of this key and priority would stand behind others of its flow, so that its coming changes
@@ -215,6 +216,7 @@ impl<T: Default> Queue<T> {
             deficit: 0,
             in_ring: false,
             aside: false,
+            until: None,
             stamp: 0,
         };
         let flow = if let Some(flow) = self.free_flows.pop() {
@@ -395,6 +397,7 @@ impl<T: Default> Queue<T> {
         class.queued = class.queued.minus(state.queued);
         state.in_ring = false;
         state.aside = true;
+        state.until = until;
         state.stamp = state.stamp.wrapping_add(1);
         if let Some(until) = until {
             self.aside.push(Reverse((until, flow, state.stamp)));
@@ -424,15 +427,34 @@ impl<T: Default> Queue<T> {
         }
     }
 
-    /// When the next flow that was set aside may be asked again.
-    pub fn next_readmission(&mut self) -> Option<Nanos> {
+    /// When the next flow that was set aside may be asked again, and who is first in it.
+    pub fn next_readmission(&mut self) -> Option<(Nanos, Ticket)> {
         while let Some(&Reverse((until, flow, stamp))) = self.aside.peek() {
-            if self.is_aside(flow, stamp) {
-                return Some(until);
+            if self.is_aside(flow, stamp)
+                && let Some(first) = self.first(flow)
+            {
+                return Some((until, first));
             }
             self.aside.pop();
         }
         None
+    }
+
+    fn first(&self, flow: u32) -> Option<Ticket> {
+        let slot = self.flows.get(flow as usize)?.head;
+        self.entries.get(slot as usize).map(|entry| Ticket { slot, generation: entry.generation })
+    }
+
+    /// Whether a waiter is the first of a flow that is set aside, and if so, until when.
+    pub fn is_first_aside(&self, ticket: Ticket) -> Option<Option<Nanos>> {
+        let flow = self.flows.get(self.entry(ticket)?.flow as usize)?;
+        (flow.aside && flow.head == ticket.slot).then_some(flow.until)
+    }
+
+    /// The cost of those of one key and priority.
+    pub fn of_flow(&self, priority: i64, key: Option<KeyId>) -> Cost {
+        let flow = self.by_name.get(&(priority, key)).and_then(|&flow| self.flows.get(flow as usize));
+        flow.map_or_else(Cost::default, |flow| flow.queued)
     }
 
     fn is_aside(&self, flow: u32, stamp: u32) -> bool {
@@ -562,7 +584,8 @@ mod tests {
         assert_eq!(serve(&mut q), None);
         q.push(cost(1), 0, 0, Some(1), 4); // joins its flow, aside
         assert_eq!(serve(&mut q), None);
-        assert_eq!(q.next_readmission(), Some(50));
+        assert_eq!(q.next_readmission(), Some((50, first)));
+        assert_eq!(q.is_first_aside(first), Some(Some(50)));
         q.readmit_due(49);
         assert_eq!(serve(&mut q), None);
         q.readmit_due(50);

@@ -1,6 +1,8 @@
 """Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
 
 Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
+Nor may there be a frame of Rust below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
+unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
 """
 
 from __future__ import annotations
@@ -8,39 +10,67 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _core
 
 if TYPE_CHECKING:
-    from penstock._core import Permit, Waiter
+    from penstock._core import Acquire, Permit, Waiter
+
+
+#: What a thread sleeps on; `penstock.testing.virtual_time` puts its own in this place.
+Lock = threading.Lock
 
 
 class _Block(Protocol):
-    def enter(self, permit: Permit, /) -> None: ...
+    def enter_now(self, entered: list[Permit], /) -> Permit | Acquire: ...
+    def undo(self, permit: Permit, /) -> None: ...
+    def enter_with(self, permit: Permit, /) -> None: ...
 
 
 def sleep_on(lock: Any, seconds: float) -> None:
     """Sleep until ``lock`` is released, or so many seconds; negative: until it is released.
 
-    ``penstock.testing.virtual_time`` puts its own in this place.
+    `penstock.testing.virtual_time` puts its own in this place, too.
     """
     lock.acquire(True, min(seconds, threading.TIMEOUT_MAX) if seconds >= 0 else -1)
 
 
-def park(waiter: Waiter, timeout: float | None) -> Permit:
+def park(waiter: Acquire) -> Permit:
     """Sleep until ``waiter`` is decided; give its permit or raise its refusal."""
-    lock = threading.Lock()
+    lock = Lock()
     lock.acquire()
-    deadline = None if timeout is None else _core.clock_now() + timeout
     try:
-        while (seconds := waiter.park(lock, deadline)) is not None:
+        while (seconds := waiter.park(lock)) is not None:
             sleep_on(lock, seconds)
         return waiter.result()
     except BaseException:
         waiter.close()
         raise
+
+
+def enter(block: _Block) -> Permit:
+    """``__enter__`` of a limiter and of its permits."""
+    entered: list[Permit] = []
+    try:
+        permit = block.enter_now(entered)
+        if not isinstance(permit, _core.Permit):
+            permit = park(permit)
+            entered.append(permit)
+            block.enter_with(permit)
+        return permit
+    except BaseException:
+        # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
+        for begun in entered:
+            block.undo(begun)
+        raise
+
+
+def begin(waiter: Acquire) -> Permit:
+    """Sleep as `park` does, and begin the block of a decorated call."""
+    permit = park(waiter)
+    permit.resume()
+    return permit
 
 
 async def foreign(waiter: Waiter) -> Permit:
@@ -56,10 +86,10 @@ async def foreign(waiter: Waiter) -> Permit:
     raise RuntimeError("a limiter was awaited where neither an asyncio event loop nor trio runs")
 
 
-async def foreign_block(waiter: Waiter, block: _Block) -> Permit:
+async def foreign_block(waiter: Waiter, block: Any) -> Permit:
     """Wait as `foreign` does, and begin a block with the permit."""
     permit = await foreign(waiter)
-    block.enter(permit)
+    block.enter_with(permit)
     return permit
 
 
@@ -94,8 +124,10 @@ class _TrioLock:
 
 
 async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
+    if _core.clock_frozen():
+        raise RuntimeError("virtual_time() drives the event loops of asyncio itself, not trio")
     lock = _TrioLock(trio)
-    while (seconds := waiter.park(lock, None)) is not None:
+    while (seconds := waiter.park(lock)) is not None:
         await lock.sleep(seconds)
     return waiter.result()
 
@@ -105,10 +137,16 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
+_core.Scope.__enter__ = enter  # type: ignore[assignment, method-assign]
+
+
 def pause(seconds: float) -> None:
     """Sleep in a thread, between two attempts."""
-    if seconds > 0:
-        time.sleep(seconds)
+    until = _core.clock_now() + seconds
+    lock = Lock()
+    lock.acquire()
+    while (left := until - _core.clock_now()) > 0:
+        sleep_on(lock, left)
 
 
 async def apause(seconds: float) -> None:

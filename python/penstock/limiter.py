@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import penstock._parking  # noqa: F401  the core calls it by name: imported here, no wait and no fork meets an import
-from penstock import _core, decorate
-from penstock._core import RetryBudget
+from penstock import _core, _parking, decorate
+from penstock._core import Permit, RetryBudget
 from penstock.stats import Level, Stats
 
 if TYPE_CHECKING:
@@ -52,6 +51,40 @@ class Limiter(_core.Limiter):
     """
 
     __slots__ = ("__weakref__", "_retry_budget")
+
+    __enter__ = _parking.enter
+
+    def acquire(
+        self,
+        tokens: int = 0,
+        *,
+        requests: int = 1,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        key: str | int | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Permit:
+        """Wait until the call may leave, and give its permit, which is to be released. Tasks use `aacquire`.
+
+        Args:
+            tokens: estimated tokens of the call, input and output together.
+            requests: calls to the provider that it makes.
+            input_tokens: estimated tokens sent.
+            output_tokens: estimated tokens received.
+            key: whom the call belongs to.
+            priority: a higher one goes first.
+            timeout: seconds that the call is ready to wait; 0 is now or never.
+
+        Raises:
+            AcquireTimeout: the wait would be, or was, longer than ``timeout``.
+            CostExceedsLimit: no wait can satisfy the cost.
+            QueueFull: more calls wait than ``max_waiting`` allows.
+            QuotaExhausted: the provider said that the quota is spent.
+            TypeError, ValueError: for an argument that cannot be; nothing is charged then.
+        """
+        permit = self.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
+        return permit if isinstance(permit, Permit) else _parking.park(permit)
 
     def limit(
         self,

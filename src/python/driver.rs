@@ -6,13 +6,13 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::clock::{self, Nanos};
 use crate::gate::{Admission, Config, Gate, Grant, Outcome, Refusal, Request as Asked};
 use crate::queue::Ticket;
 
+use super::cached::intern;
 use super::errors::refused;
 use super::event_loop::{self, LoopId, Loops};
 use super::nesting::Nesting;
@@ -83,9 +83,10 @@ impl Driver {
         let mut settled = Vec::new();
         let admission = {
             let mut gate = self.gate.lock();
-            let admission = gate.admit(clock::now(), asked, &mut settled);
+            let now = clock::now();
+            let admission = gate.admit(now, asked, &mut settled);
             if let Admission::Queued(ticket) = admission {
-                waiter.get().queue(ticket);
+                waiter.get().queue(ticket, asked.timeout.map_or(Nanos::MAX, |timeout| now.saturating_add(timeout)));
                 if let Some(handle) = gate.payload(ticket) {
                     *handle = Some(waiter.clone_ref(py));
                 }
@@ -168,7 +169,7 @@ impl Driver {
                     let here = *here.get_or_insert_with(|| self.running(py).map(|(id, _)| id));
                     if here == Some(id) {
                         event_loop::resolve(future.bind(py));
-                    } else if !event_loop::call(self, py, id, Some(future)) {
+                    } else if !event_loop::call(self, py, id, Some((waiter.clone_ref(py), future))) {
                         if let Some(outcome) = waiter.get().bury() {
                             self.abandon(outcome);
                         }
@@ -211,6 +212,17 @@ impl Driver {
         Some((id, running))
     }
 
+    /// One call more waits in this loop.
+    pub fn park(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<LoopId> {
+        let known = self.loops.lock().park(event_loop);
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        // What is allocated may run anything, so no lock is held meanwhile.
+        let fresh = event_loop::Fresh::new(self, event_loop)?;
+        Ok(self.loops.lock().add(fresh))
+    }
+
     /// One call less waits in that loop.
     pub fn unpark(&self, py: Python<'_>, id: LoopId) {
         let forgotten = self.loops.lock().unpark(id);
@@ -219,14 +231,16 @@ impl Driver {
         }
     }
 
-    /// Sees to it that someone wakes when the next may leave: the loop that runs here, and the loop or thread of the
-    /// waiter that is next.
+    /// Sees to it that someone wakes when the next may leave: the loop that runs here, and the loops or threads of those
+    /// whom the gate names. Each waiter sees to its own timeout: its loop or thread wakes for that.
     pub fn arm(self: &Arc<Self>, py: Python<'_>) {
-        let (event, head) = {
+        let (event, sentinels) = {
             let mut gate = self.gate.lock();
-            let event = gate.next_event();
-            let head = gate.head().and_then(|(due, handle)| Some((due, handle.as_ref()?.clone_ref(py))));
-            (event, head)
+            let sentinels = gate.sentinels().map(|sentinel| {
+                let (due, ticket) = sentinel?;
+                Some((due, gate.payload(ticket)?.as_ref()?.clone_ref(py)))
+            });
+            (gate.next_event(), sentinels)
         };
         let here = self.running(py);
         if let (Some(event), Some((id, running))) = (event, &here)
@@ -234,18 +248,21 @@ impl Driver {
         {
             error.write_unraisable(py, Some(running));
         }
-        let Some((due, head)) = head else { return };
-        match head.get().parked(py) {
-            Parked::Loop(id) if here.as_ref().is_none_or(|(here, _)| *here != id) => {
-                let armed = event_loop::armed(self, id);
-                if armed.is_none_or(|at| at > due) && !event_loop::call(self, py, id, None) {
-                    self.sweep(py, id);
+        for (due, sentinel) in sentinels.into_iter().flatten() {
+            match sentinel.get().parked(py) {
+                Parked::Loop(id) if here.as_ref().is_none_or(|(here, _)| *here != id) => {
+                    let armed = event_loop::armed(self, id);
+                    if armed.is_none_or(|at| at > due) && !event_loop::call(self, py, id, None) {
+                        self.sweep(py, id);
+                        // Who is next now may wait elsewhere.
+                        return self.pump(py);
+                    }
                 }
+                Parked::Thread(lock, at) if at > due => {
+                    let _ = lock.bind(py).call_method0(intern!(py, "release"));
+                }
+                _ => {}
             }
-            Parked::Thread(lock, at) if at > due => {
-                let _ = lock.bind(py).call_method0(intern!(py, "release"));
-            }
-            _ => {}
         }
     }
 
@@ -282,6 +299,9 @@ impl Driver {
         }
         drop(dead);
         if let Some(forgotten) = forgotten {
+            for outcome in forgotten.told().filter_map(|waiter| waiter.get().bury()) {
+                self.abandon(outcome);
+            }
             forgotten.stop(py);
         }
     }
@@ -289,11 +309,7 @@ impl Driver {
     /// Gives back what closed loops left. Asked before numbers are shown and when a new loop comes.
     pub fn sweep_closed(self: &Arc<Self>, py: Python<'_>) {
         let known = self.loops.lock().all(py);
-        let closed = |event_loop: &Py<PyAny>| {
-            let closed = event_loop.bind(py).call_method0(intern!(py, "is_closed"));
-            closed.and_then(|closed| closed.extract()).unwrap_or(false)
-        };
-        let dead: Vec<_> = known.iter().filter(|(_, event_loop)| closed(event_loop)).collect();
+        let dead: Vec<_> = known.iter().filter(|(_, known)| event_loop::is_closed(known.bind(py))).collect();
         for (id, _) in &dead {
             self.sweep(py, *id);
         }

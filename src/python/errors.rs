@@ -2,7 +2,6 @@
 //! Rust before 3.12.
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::clock::SECOND;
@@ -10,18 +9,20 @@ use crate::gate::Refusal;
 use crate::ledger::Oversize;
 use crate::rate::Seconds;
 
+use super::cached::Cached;
 use super::convert::to_seconds;
 
-static ACQUIRE_TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static COST_EXCEEDS_LIMIT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static QUOTA_EXHAUSTED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static QUEUE_FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static ACQUIRE_TIMEOUT: Cached<Py<PyType>> = Cached::new();
+static COST_EXCEEDS_LIMIT: Cached<Py<PyType>> = Cached::new();
+static QUOTA_EXHAUSTED: Cached<Py<PyType>> = Cached::new();
+static QUEUE_FULL: Cached<Py<PyType>> = Cached::new();
 
-fn raise<A>(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, args: A) -> PyErr
+fn raise<A>(py: Python<'_>, class: &Cached<Py<PyType>>, name: &str, args: A) -> PyErr
 where
     A: for<'py> pyo3::call::PyCallArgs<'py>,
 {
-    let made = class.import(py, "penstock.errors", name).and_then(|class| class.call1(args));
+    let class = class.get_or_make(|| Ok(py.import("penstock.errors")?.getattr(name)?.cast_into()?.unbind()));
+    let made = class.and_then(|class| class.bind(py).call1(args));
     made.map_or_else(|error| error, PyErr::from_value)
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::clock;
 use crate::cost::Dimension;
@@ -180,29 +180,32 @@ impl Limiter {
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
 
-    /// Waits for a permit, which the caller releases. A thread that waits here can be interrupted (Ctrl-C).
-    ///
-    /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`.
-    #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None),
-        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
-            timeout=None)"
-    )]
+    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does.
     #[allow(clippy::too_many_arguments)]
-    fn acquire(
+    fn ask(
         &self,
         py: Python<'_>,
-        tokens: Any<'_, '_>,
-        requests: Any<'_, '_>,
-        input_tokens: Any<'_, '_>,
-        output_tokens: Any<'_, '_>,
-        key: Any<'_, '_>,
-        priority: Any<'_, '_>,
-        timeout: Any<'_, '_>,
-    ) -> PyResult<Py<Permit>> {
-        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
-        scope::acquire(py, &self.driver, &Request::new(&given)?)
+        tokens: &Bound<'_, PyAny>,
+        requests: &Bound<'_, PyAny>,
+        input_tokens: &Bound<'_, PyAny>,
+        output_tokens: &Bound<'_, PyAny>,
+        key: &Bound<'_, PyAny>,
+        priority: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let given = Given {
+            tokens: Some(tokens),
+            requests: Some(requests),
+            input_tokens: Some(input_tokens),
+            output_tokens: Some(output_tokens),
+            key: Some(key),
+            priority: Some(priority),
+            timeout: Some(timeout),
+        };
+        match self.driver.admit(py, &Request::new(&given)?)? {
+            Entry::Now(permit) => Ok(permit.into_any()),
+            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+        }
     }
 
     /// The twin of `acquire` for tasks: await what it gives, once. Dropped or cancelled, it leaves the queue.
@@ -255,8 +258,21 @@ impl Limiter {
         self.driver.try_admit(py, &Request { timeout: Some(0), ..Request::new(&given)? })
     }
 
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        scope::enter(py, &self.driver, &self.one, &self.blocks)
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    ///
+    /// The permit is noted in `entered`, too, for a thread that is interrupted before it knows of it.
+    fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
+        scope::enter(&self.driver, &self.one, &self.blocks, entered)
+    }
+
+    /// For `penstock._parking.enter`: ends a block that was not entered after all.
+    fn undo(&self, permit: &Bound<'_, Permit>) {
+        self.blocks.undo(permit);
+    }
+
+    /// For `penstock._parking.enter`: the block begins with the permit that was waited for.
+    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.enter(permit)
     }
 
     #[pyo3(signature = (*_error))]

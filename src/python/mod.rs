@@ -1,5 +1,6 @@
 //! Thin bindings: convert, call, convert back. What Python must decide is in `python/penstock/`.
 
+mod cached;
 mod convert;
 mod driver;
 mod ending;
@@ -41,6 +42,9 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Classes that are not exported are made now, too: see `cached`.
+        super::scope::make_classes(module.py());
+        super::event_loop::make_classes(module.py());
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 

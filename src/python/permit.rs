@@ -12,6 +12,7 @@ use crate::gate::Grant;
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 use super::ending::at_end;
+use super::nesting::Token;
 
 /// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
@@ -66,12 +67,14 @@ impl Nested {
 
     /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
     /// that is older than its departure would let others leave in the same moment.
+    ///
+    /// Nobody is woken here: what comes back is for this call first.
     pub fn defer(&mut self) {
         if let Some(covered) = self.covered
             && !std::mem::replace(&mut self.deferred, true)
         {
             let parent = self.parent.get();
-            parent.recharge(parent.total().minus(covered));
+            parent.replace_charge(parent.total().minus(covered));
         }
     }
 
@@ -113,7 +116,7 @@ struct Held {
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
     /// What ends the block that it is the permit of.
-    token: Option<Py<PyAny>>,
+    token: Option<Token>,
 }
 
 /// The right to make one call now. It is settled and released.
@@ -143,7 +146,7 @@ impl Permit {
     /// A call inside never left: the next one is the first. What the permit was given back for it is charged again.
     fn uncover(&self, deferred: cost::Cost) {
         if !deferred.is_free() {
-            self.recharge(self.total().plus(deferred));
+            self.replace_charge(self.total().plus(deferred));
         }
         self.held.lock().cover = true;
     }
@@ -153,9 +156,13 @@ impl Permit {
         self.held.lock().grant.charged_at
     }
 
-    /// Whether it was given back.
-    pub fn is_released(&self) -> bool {
-        self.held.lock().released
+    /// Whether it was given back, or is the copy of a parent process's.
+    pub fn is_over(&self) -> bool {
+        let (grant, released) = {
+            let held = self.held.lock();
+            (held.grant, held.released)
+        };
+        released || !self.driver.gate.lock().counts_grant(&grant)
     }
 
     /// The permit outside of this one.
@@ -189,9 +196,16 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers. Whom that sets free
-    /// is for the caller to look after.
-    fn recharge(&self, actual: cost::Cost) {
+    /// Replaces what is charged in all, and wakes whom that sets free.
+    fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
+        self.replace_charge(actual);
+        if self.driver.gate.lock().waiting() > 0 {
+            self.driver.pump(py);
+        }
+    }
+
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
+    fn replace_charge(&self, actual: cost::Cost) {
         let mut own = actual;
         if let Some(outside) = &self.outside {
             own = actual.minus(outside.covered);
@@ -199,7 +213,7 @@ impl Permit {
             let before = std::mem::replace(&mut *outside.used.lock(), used);
             if used != before {
                 let parent = outside.permit.get();
-                parent.recharge(parent.total().minus(before).plus(used));
+                parent.replace_charge(parent.total().minus(before).plus(used));
             }
         }
         let mut grant = self.held.lock().grant;
@@ -242,8 +256,7 @@ impl Permit {
         };
         // What calls inside have used is theirs to settle.
         if !inside {
-            self.recharge(cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
-            self.driver.pump(py);
+            self.recharge(py, cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
         }
         Ok(())
     }

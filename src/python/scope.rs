@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 
+use super::cached::{Cached, intern};
 use super::driver::{Driver, Entry};
 use super::ending::at_end;
 use super::permit::Permit;
 use super::request::Request;
-use super::waiter::{Step, Waiter, given, thrown};
+use super::waiter::{Acquire, Step, Waiter, given, thrown};
 
 /// Permits that blocks of one context manager hold: usually one, several if it is used by several tasks at once.
 #[derive(Default)]
@@ -22,10 +22,17 @@ pub struct Blocks {
 
 impl Blocks {
     /// A block begins.
-    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         Permit::begin(permit)?;
         self.held.lock().insert(permit.as_ptr() as usize, permit.clone().unbind());
         Ok(())
+    }
+
+    /// A block that was not entered after all.
+    pub fn undo(&self, permit: &Bound<'_, Permit>) {
+        let held = self.held.lock().remove(&(permit.as_ptr() as usize));
+        permit.get().give_back(permit.py());
+        drop(held);
     }
 
     /// A block ends: that of this task tree if it can be told; else one whose permit was given back early; else any.
@@ -34,7 +41,7 @@ impl Blocks {
         let permit = loop {
             let Some(permit) = inside else {
                 let mut held = self.held.lock();
-                let early = held.iter().find(|(_, permit)| permit.get().is_released());
+                let early = held.iter().find(|(_, permit)| permit.get().is_over());
                 let place = early.or_else(|| held.iter().next()).map(|(&place, _)| place);
                 break place.and_then(|place| held.remove(&place));
             };
@@ -65,11 +72,22 @@ impl Scope {
     }
 }
 
-/// Begins a block of a thread.
-pub fn enter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &Blocks) -> PyResult<Py<Permit>> {
-    let permit = acquire(py, driver, request)?;
-    blocks.enter(permit.bind(py))?;
-    Ok(permit)
+/// Begins a block of a thread and notes its permit in `entered`, or gives what the thread must sleep on first.
+pub fn enter(
+    driver: &Arc<Driver>,
+    request: &Request,
+    blocks: &Blocks,
+    entered: &Bound<'_, PyList>,
+) -> PyResult<Py<PyAny>> {
+    let py = entered.py();
+    match driver.admit(py, request)? {
+        Entry::Now(permit) => {
+            entered.append(permit.bind(py))?;
+            blocks.enter(permit.bind(py))?;
+            Ok(permit.into_any())
+        }
+        Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+    }
 }
 
 /// Begins a block of a task: gives what is to be awaited.
@@ -86,22 +104,23 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
     }
 }
 
-/// A permit for a thread, which parks in Python until there is one, so that signals reach it.
-pub fn acquire(py: Python<'_>, driver: &Arc<Driver>, request: &Request) -> PyResult<Py<Permit>> {
-    match driver.admit(py, request)? {
-        Entry::Now(permit) => Ok(permit),
-        Entry::Later(waiter) => {
-            let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
-            let timeout = request.timeout.map(super::convert::to_seconds);
-            Ok(park.call1((waiter, timeout))?.cast_into::<Permit>()?.unbind())
-        }
-    }
-}
-
 #[pymethods]
 impl Scope {
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        enter(py, &self.driver, &self.request, &self.blocks)
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    ///
+    /// The permit is noted in `entered`, too, for a thread that is interrupted before it knows of it.
+    fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
+        enter(&self.driver, &self.request, &self.blocks, entered)
+    }
+
+    /// For `penstock._parking.enter`: ends a block that was not entered after all.
+    fn undo(&self, permit: &Bound<'_, Permit>) {
+        self.blocks.undo(permit);
+    }
+
+    /// For `penstock._parking.enter`: the block begins with the permit that was waited for.
+    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.enter(permit)
     }
 
     #[pyo3(signature = (*_error))]
@@ -119,11 +138,15 @@ impl Scope {
         Ready::shared(py)
     }
 
-    /// For decorators: a permit that is begun; it ends with its release. A thread waits for it.
-    fn begin(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        let permit = acquire(py, &self.driver, &self.request)?;
-        Permit::begin(permit.bind(py))?;
-        Ok(permit)
+    /// For decorators: a permit that is begun, or what `penstock._parking.begin` sleeps on.
+    fn begin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.driver.admit(py, &self.request)? {
+            Entry::Now(permit) => {
+                Permit::begin(permit.bind(py))?;
+                Ok(permit.into_any())
+            }
+            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+        }
     }
 
     /// For decorators: a permit that is begun, or something that gives one when it is awaited.
@@ -149,8 +172,8 @@ pub struct Ready;
 impl Ready {
     /// The one there is.
     pub fn shared(py: Python<'_>) -> PyResult<Py<Self>> {
-        static READY: pyo3::sync::PyOnceLock<Py<Ready>> = pyo3::sync::PyOnceLock::new();
-        READY.get_or_try_init(py, || Py::new(py, Self)).map(|ready| ready.clone_ref(py))
+        static READY: Cached<Py<Ready>> = Cached::new();
+        READY.get_or_make(|| Py::new(py, Self)).map(|ready| ready.clone_ref(py))
     }
 }
 
@@ -223,7 +246,7 @@ impl Entering {
     }
 
     /// Begins the block with the permit that another async library waited for.
-    fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         self.begin(permit)
     }
 }
@@ -232,4 +255,10 @@ impl Drop for Entering {
     fn drop(&mut self) {
         at_end(|py| self.waiter.get().cancel(py));
     }
+}
+
+/// Makes the classes that are not exported.
+pub fn make_classes(py: Python<'_>) {
+    py.get_type::<Entering>();
+    py.get_type::<Ready>();
 }

@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::clock::{self, Nanos};
 use crate::gate::Outcome;
 use crate::queue::Ticket;
 
-use super::convert::{from_seconds, to_seconds};
+use super::cached::{Cached, intern};
+use super::convert::to_seconds;
 use super::driver::Driver;
 use super::ending::at_end;
 use super::errors::refused;
@@ -44,11 +43,13 @@ struct Sleep {
     until: Nanos,
 }
 
-/// A place in the queue: of a task, through [`Acquire`] and the like, or of a thread that `penstock._parking` parks.
+/// A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
     driver: Arc<Driver>,
     ticket: AtomicU64,
+    /// When its time to wait is over; never, if this is the end of time.
+    deadline: AtomicU64,
     nested: Mutex<Option<Box<Nested>>>,
     state: Mutex<State>,
 }
@@ -78,14 +79,16 @@ impl Waiter {
         Self {
             driver: Arc::clone(driver),
             ticket: AtomicU64::new(u64::MAX),
+            deadline: AtomicU64::new(Nanos::MAX),
             nested: Mutex::new(None),
             state: Mutex::new(State::Queued),
         }
     }
 
-    /// Its name in the queue.
-    pub fn queue(&self, ticket: Ticket) {
+    /// Its name in the queue, and when its time to wait is over.
+    pub fn queue(&self, ticket: Ticket, deadline: Nanos) {
         self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
     }
 
     /// The permit it waits inside of.
@@ -127,12 +130,6 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
-    /// Gives back what it had of the permit that it waited inside of.
-    fn uncover(&self) {
-        let nested = self.nested.lock().take();
-        drop(nested); // not under the lock: its end may run anything
-    }
-
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
@@ -141,6 +138,12 @@ impl Waiter {
             State::Settled(outcome) => Some(*outcome),
             _ => None,
         }
+    }
+
+    /// What the permit outside covers is its own again.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested); // not under the lock: its end may run anything
     }
 
     /// Gives up: leaves the queue, or gives the grant back.
@@ -192,8 +195,12 @@ impl Waiter {
         })
     }
 
-    /// One step of the task that awaits it: the permit, or a future to sleep on.
+    /// One step of the task that awaits it: the permit, or a future to sleep on. After an error it no longer waits.
     pub fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        Self::take_or_park(slf).inspect_err(|_| slf.get().cancel(slf.py()))
+    }
+
+    fn take_or_park(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
         if let Some(result) = this.take(py) {
             return result.map(Step::Done);
@@ -207,7 +214,7 @@ impl Waiter {
         this.driver.sweep_if_new(py, &event_loop);
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-        let id = this.driver.loops.lock().park(&this.driver, &event_loop)?;
+        let id = this.driver.park(&event_loop)?;
         let before = {
             let mut state = this.state.lock();
             match &*state {
@@ -260,12 +267,10 @@ impl Waiter {
 
     /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
     ///
-    /// A negative number is until it is released. `deadline` is when the thread wakes at the latest, on the limiter's
-    /// clock.
-    #[pyo3(signature = (lock, deadline=None))]
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>, deadline: Option<f64>) -> Option<f64> {
+    /// A negative number is until it is released.
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
         self.driver.pump(py);
-        let deadline = deadline.map_or(Nanos::MAX, from_seconds);
+        let deadline = self.deadline.load(Ordering::Relaxed);
         let mut lock = Some(lock);
         loop {
             let until = self.driver.expected(self.ticket()).unwrap_or(Nanos::MAX).min(deadline);
@@ -330,8 +335,10 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
     PyErr::from_value(value)
 }
 
-/// What `aacquire` gives to one who must wait: await it once. Dropped before it is through, it gives up: Python up to
-/// 3.12 drops what a closed async generator awaits without a word to it.
+/// What one gets who must wait: a task awaits it, once; a thread parks on it.
+///
+/// Dropped before it is through, it gives up: Python up to 3.12 drops what a closed async generator awaits without a word
+/// to it.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Acquire {
     waiter: Py<Waiter>,
@@ -366,10 +373,12 @@ impl Acquire {
         Waiter::step(self.waiter.bind(py))?.into_next()
     }
 
+    /// One step of the task that awaits it; the value says nothing.
     fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.__next__(value.py())
     }
 
+    /// Gives up, as `close` does, and raises what was thrown in.
     #[pyo3(signature = (kind, value=None, traceback=None))]
     fn throw(
         &self,
@@ -381,8 +390,21 @@ impl Acquire {
         Err(thrown(kind, value, traceback))
     }
 
+    /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
     fn close(&self, py: Python<'_>) {
         self.waiter.get().cancel(py);
+    }
+
+    /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+    ///
+    /// A negative number is until it is released.
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
+        self.waiter.get().park(py, lock)
+    }
+
+    /// For a thread: the permit, once it is decided. Raises what `Waiter.result` does.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
+        self.waiter.get().result(py)
     }
 }
 
@@ -396,7 +418,7 @@ impl Drop for Acquire {
 
 /// A coroutine that gives a permit at once: cheaper to await than anything that ends by raising `StopIteration`.
 pub fn given(py: Python<'_>, permit: Py<Permit>) -> PyResult<Py<PyAny>> {
-    static GIVEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let given = GIVEN.import(py, "penstock._parking", "given")?;
-    given.call1((permit,)).map(Bound::unbind)
+    static GIVEN: Cached<Py<PyAny>> = Cached::new();
+    let given = GIVEN.get_or_make(|| Ok(py.import("penstock._parking")?.getattr("given")?.unbind()))?;
+    given.bind(py).call1((permit,)).map(Bound::unbind)
 }

@@ -8,6 +8,9 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
+
 from penstock import Limiter, Rate
 from penstock.cli import demo, main
 from penstock.cli.patterns import PATTERNS
@@ -16,8 +19,6 @@ from penstock.cli.scoreboard import Scoreboard, remarks, table
 from penstock.cli.server import Server
 from penstock.cli.workload import calls
 from penstock.testing.provider.log import ArrivalLog
-from rich.console import Console
-from rich.text import Text
 
 #: Two seconds of small calls.
 SMALL = [
@@ -152,17 +153,20 @@ def test_the_demo_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> No
     assert "semaphore" not in captured.out
 
 
+@pytest.mark.slow
 def test_the_usual_repair_runs_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", *SMALL, "--pattern", "semaphore"]) == 0
     assert row(capsys.readouterr().out, "semaphore(5)+tenacity")[:2] == ["24", "24"]
 
 
+@pytest.mark.slow
 def test_a_refusal_in_its_own_run_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     # Two requests at once are all that this provider takes; a limiter that is not told so sends ten.
     assert main(["demo", *SMALL, "--largest", "100", "--burst", "0.2", "--pattern", "penstock"]) == 1
     assert int(row(capsys.readouterr().out, "Penstock")[4]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enforcement", ["fixed_window", "rolling_window", "sub_window"])
 def test_the_other_enforcements_run_when_they_are_told(enforcement: str, capsys: pytest.CaptureFixture[str]) -> None:
     shape = ["--enforcement", enforcement, "--per", "2", "--requests", "16", "--tokens", "4000", "--sub-window", "0.5"]

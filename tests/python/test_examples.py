@@ -23,6 +23,7 @@ def test_each_is_listed_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("_")} == PRINTED.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
 def test_it_runs(name: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}

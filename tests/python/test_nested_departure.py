@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from penstock import AcquireTimeout, Limiter, Rate
+
+from penstock import AcquireTimeout, Limiter, Permit, Rate
 
 HOUR = 3_600
 
@@ -120,5 +121,5 @@ def test_the_call_inside_leaves_first() -> None:
     asyncio.run(main())
 
 
-async def _acquire(gate: Limiter, tokens: int) -> object:
+async def _acquire(gate: Limiter, tokens: int) -> Permit:
     return await gate.aacquire(tokens)

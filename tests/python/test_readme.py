@@ -9,9 +9,12 @@ from types import CodeType
 from typing import Any
 
 import pytest
+
 from penstock.testing.provider import FakeProvider
 
 README = Path(__file__).parents[2] / "README.md"
+#: Written by the benchmark, once its figures are in.
+PENDING = {"docs/benchmarks.md"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,8 +43,7 @@ def test_the_first_screen_is_what_it_is_two_commands_and_ten_lines_of_use() -> N
 def test_what_is_linked_is_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
     assert links
-    # Pages that other parts of the project write are looked for where they belong.
-    assert all(link.startswith(("docs/", "examples/")) for link in links)
+    assert {link for link in links if not (README.parent / link).exists()} <= PENDING
 
 
 def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,9 +141,9 @@ def run(command: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if missing:
         command.exit(2, f"{command.prog}: needs {', '.join(missing)}: pip install 'penstock[demo]'\n")
 
-    from penstock.cli.run import optimum  # noqa: PLC0415  what they import is there now
-    from penstock.cli.server import Server  # noqa: PLC0415
-    from penstock.cli.workload import calls  # noqa: PLC0415
+    from penstock.cli.run import optimum
+    from penstock.cli.server import Server
+    from penstock.cli.workload import calls
 
     server = Server(
         requests=options.requests,
@@ -169,7 +169,7 @@ def run(command: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _limiter(server: Server, *, told: bool, concurrency: int) -> Limiter:
-    from penstock.limiter import Limiter  # noqa: PLC0415
+    from penstock.limiter import Limiter
 
     requests, tokens = server.told() if told else server.published()
     jitter = server.jitter if told else None
@@ -178,11 +178,11 @@ def _limiter(server: Server, *, told: bool, concurrency: int) -> Limiter:
 
 async def _show(names: list[str], server: Server, work: list[Call], gate: Limiter, best: float) -> int:
     """Make the runs and print what came of them."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from penstock.cli.run import run as one_run  # noqa: PLC0415
-    from penstock.cli.run import warm_up  # noqa: PLC0415
-    from penstock.cli.scoreboard import Scoreboard, remarks, table  # noqa: PLC0415
+    from penstock.cli.run import run as one_run
+    from penstock.cli.run import warm_up
+    from penstock.cli.scoreboard import Scoreboard, remarks, table
 
     console = Console(highlight=False)
     sizes = [call.tokens for call in work]
