@@ -13,7 +13,7 @@ from penstock.progress import Progress
 from penstock.usage import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
@@ -34,7 +34,9 @@ def gather(
     try:
         for awaitable in awaitables:
             if not inspect.isawaitable(awaitable):
-                raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
+                raise TypeError(  # noqa: TRY301  whatever is wrong, the coroutines are closed below
+                    f"gather() awaits coroutines, tasks and futures, not {awaitable!r}"
+                )
         scopes = _scopes(limiter, tokens, len(awaitables))
         loop = asyncio.get_running_loop()
     except BaseException:

@@ -7,8 +7,9 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import penstock
 import pytest
+
+import penstock
 
 T = TypeVar("T")
 

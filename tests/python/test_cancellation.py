@@ -13,9 +13,10 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import penstock
 import pytest
 from loops import IDLE, LOOPS, lasting, new_loop, run, spent, standing, turns, until
+
+import penstock
 from penstock import Limiter, Permit, Rate, per_second
 
 pytestmark = pytest.mark.parametrize("kind", LOOPS)
@@ -222,7 +223,7 @@ def test_a_task_group_that_aborts(limiter: Limiter, way: Way, kind: str) -> None
 
     async def main() -> None:
         held = limiter.acquire()
-        with pytest.raises(BaseException) as caught:  # noqa: PT011  an ExceptionGroup has no name in 3.10
+        with pytest.raises(BaseException) as caught:
             async with asyncio.TaskGroup() as group:
                 for _ in range(5):
                     group.create_task(way(limiter))  # type: ignore[arg-type]
@@ -237,7 +238,7 @@ def test_a_task_group_that_aborts(limiter: Limiter, way: Way, kind: str) -> None
 
 
 def hush_async_generators(way: Way) -> None:
-    """Python closes an async generator that is dropped in the middle of a step, reports that this fails, and drops it."""
+    """Python closes an async generator that is dropped in mid-step, reports that this fails, and drops it."""
     if way is by_async_generator:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
 

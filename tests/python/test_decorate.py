@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import penstock
 import pytest
 from loops import IDLE, lasting, new_loop, run, spent, standing, turns
+
+import penstock
 from penstock import Limiter
 
 
@@ -461,7 +462,7 @@ def test_a_limiter_that_counts_no_tokens_does_not_look_for_usage() -> None:
 
 
 def test_a_stream_of_usage_is_put_together() -> None:
-    """OpenAI says it in the last chunk; Anthropic the input in the first event and the output, growing, in later ones."""
+    """OpenAI says it in the last chunk; Anthropic the input in the first event, the growing output in later ones."""
     limiter = Limiter(tokens=lasting(1_000), input_tokens=lasting(1_000), output_tokens=lasting(1_000))
     decorated = limiter.limit(tokens=100, input_tokens=70, output_tokens=30)
 
