@@ -96,10 +96,7 @@ GOOGLE = Plain(
 LANGCHAIN_MESSAGE = Plain(
     content="Hello", type="ai", additional_kwargs={}, response_metadata={"token_usage": CHAT},
     usage_metadata={
-        "input_tokens": 30,
-        "output_tokens": 12,
-        "total_tokens": 42,
-        "input_token_details": {"cache_read": 9},
+        "input_tokens": 30, "output_tokens": 12, "total_tokens": 42, "input_token_details": {"cache_read": 9},
     },
 )  # fmt: skip
 LANGCHAIN_GENERATION = Plain(text="Hello", generation_info={}, message=LANGCHAIN_MESSAGE)
