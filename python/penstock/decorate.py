@@ -296,24 +296,13 @@ def _generator(  # noqa: PLR0915  one loop, which reads best in one piece
 ) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912, PLR0915
         call: Attempts | None = None
-<<<<<<< HEAD
         try:
             while True:
                 permit = begin(args, kwargs)
+                if permit.__class__ is not Permit:
+                    permit = _parking.begin(permit)
                 used: Usage | None = None
                 streamed = False
-=======
-        while True:
-            permit = begin(args, kwargs)
-            if permit.__class__ is not Permit:
-                permit = _parking.begin(permit)
-            used: Usage | None = None
-            streamed = False
-            try:
-                call = call or (retry.start(terms.limiter) if retry is not None else None)
-                inner = make(*args, **kwargs)
-                step, sent = inner.send, None
->>>>>>> main
                 try:
                     call = call or (retry.start(terms.limiter) if retry is not None else None)
                     inner = make(*args, **kwargs)
