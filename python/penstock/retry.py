@@ -212,15 +212,15 @@ class Retry:
                         if delay is None:
                             raise
                     await _parking.apause(delay)
-            except BaseException:
+            finally:
                 call.end()
-                raise
 
         return wrapper
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = self.start()
+            finished = True
             try:
                 while True:
                     try:
@@ -232,12 +232,13 @@ class Retry:
                     else:
                         if result.__class__ is CoroutineType:
                             # A plain function around a coroutine function, as the methods of OpenAI's SDK are.
+                            finished = False
                             return self._finish(call, result, lambda: function(*args, **kwargs))
                         return result
                     _parking.pause(delay)
-            except BaseException:
-                call.end()
-                raise
+            finally:
+                if finished:
+                    call.end()
 
         return wrapper
 
@@ -256,9 +257,8 @@ class Retry:
                         raise
                 attempt = None
                 await _parking.apause(delay)
-        except BaseException:
+        finally:
             call.end()
-            raise
 
     # A stream that fails is begun anew only while nobody has seen any of it. What is sent and thrown in reaches it.
 
