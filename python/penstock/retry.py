@@ -163,7 +163,7 @@ class Retry:
     def _asked(self, error: Exception, verdict: Verdict | None) -> float | bool | None:
         """True to go by the verdict, seconds to wait, or None not to retry at all."""
         answer: Any = None
-        if self._on is not None and not isinstance(error, PenstockError):
+        if self._on is not None and not issubclass(type(error), PenstockError):
             on: Any = self._on
             answer = (isinstance(error, on) or None) if _are_exceptions(on) else on(error)
         if answer is False:
