@@ -153,7 +153,7 @@ class _Bell:
         self._lock = threading.Lock() if lock is None else lock
         self.rung = False
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as of a Lock
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         taken: bool = self._lock.acquire(blocking, timeout)
         return taken
 
