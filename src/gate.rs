@@ -136,6 +136,18 @@ pub enum Admission {
 /// What became of someone who waited.
 pub type Outcome = Result<Grant, Refusal>;
 
+/// A quota that is spent.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    exhausted: Exhausted,
+    /// When the provider said so: that calls succeed which left before is no news.
+    since: Nanos,
+    /// When it resets.
+    until: Nanos,
+    /// When to ask the provider again with one call.
+    probe_at: Nanos,
+}
+
 /// Decides who may leave when. `T` is what the caller needs to find a waiter again.
 #[derive(Debug)]
 pub struct Gate<T> {
@@ -149,8 +161,7 @@ pub struct Gate<T> {
     /// Until when something else than rates last held everyone up: slots, or a head of the queue that gave up.
     held_up: Nanos,
     max_waiting: usize,
-    /// The quota that is spent, until when on this clock, and when to ask the provider again with one call.
-    spent: Option<(Exhausted, Nanos, Nanos)>,
+    spent: Option<Spent>,
     /// The speed of a gate without rates, which slows by its concurrency.
     pace: Pace,
     /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
@@ -570,16 +581,16 @@ impl<T: Default> Gate<T> {
 
     /// The quota that is spent, unless it is time to ask the provider again: then this one call may.
     fn exhausted(&mut self, now: Nanos) -> Option<Exhausted> {
-        let (exhausted, until, probe_at) = self.spent.as_mut()?;
-        if now >= *until {
+        let spent = self.spent.as_mut()?;
+        if now >= spent.until {
             self.spent = None;
             return None;
         }
-        if now >= *probe_at {
-            *probe_at = now.saturating_add(PROBE);
+        if now >= spent.probe_at {
+            spent.probe_at = now.saturating_add(PROBE);
             return None;
         }
-        Some(*exhausted)
+        Some(spent.exhausted)
     }
 
     /// Takes in what the provider answered to a call that left at `sent_at` (now, if nobody knows).
@@ -601,7 +612,9 @@ impl<T: Default> Gate<T> {
         match verdict.kind {
             Kind::Ok if reading.over_limit => self.overloaded(now),
             Kind::Ok => {
-                self.spent = None;
+                if self.spent.is_some_and(|spent| sent_at >= spent.since) {
+                    self.spent = None;
+                }
                 self.ledger.succeeded(now);
                 // Without rates, an app that leaves half of its slots free sends little.
                 if self.slots.saturating_add(1) * 2 >= self.slots_now() {
@@ -629,7 +642,9 @@ impl<T: Default> Gate<T> {
                 let resets_at = verdict.resets_at.map(|at| (at * 1e3).round() as u64);
                 let exhausted = Exhausted { resets_at, dimension: verdict.dimension };
                 let until = now.saturating_add(wait.unwrap_or(Nanos::MAX / 2));
-                self.spent = Some((exhausted, until, now.saturating_add(PROBE)));
+                // A late answer to a call that left before is no news either, or it would hide a probe's success.
+                let since = self.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
+                self.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
                 for ticket in self.queue.pick(|_| true) {
                     if let Some(payload) = self.leave(ticket, now) {
                         self.counts.refused += 1;

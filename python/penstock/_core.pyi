@@ -493,7 +493,18 @@ class RetryPolicy:
 class Attempts:
     """How far one call has come. Dropped or ended, it gives its places in the budget back."""
 
-    def __new__(cls, budget: RetryBudget | None = None) -> Self: ...
+    def __new__(cls, budget: RetryBudget | None = None, order: int = 0, handled: int = 0) -> Self: ...
+    @property
+    def order(self) -> int:
+        """Its place in the order of calls and of failures given up: an older failure is none of this call's."""
+
+    @property
+    def handled(self) -> int:
+        """The identity of the exception that was being handled when the call began, 0 for none.
+
+        It is the context of whatever the call raises, and no part of that.
+        """
+
     def end(self) -> None:
         """The call is over."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking
 from penstock._core import Permit
-from penstock._parking import apause, pause
 from penstock.usage import Usage, usage_of
+from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
     from penstock._core import Attempts, Scope
@@ -90,14 +90,10 @@ def decorate(terms: Terms, function: F) -> F:
     import inspect  # slow to import, and whoever has a function to decorate has it already
 
     if isinstance(function, (classmethod, staticmethod)):
-        return type(function)(decorate(terms, function.__func__))  # type: ignore[return-value]
+        return type(function)(decorate(terms, function.__func__))
     if not callable(function):
         raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
-    target: Any = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not inspect.isroutine(target) and not isinstance(target, type) and not inspect.iscoroutinefunction(target):
-        target = type(target).__call__
+    target = code_of(function)
     wrapped: Any
     if inspect.isasyncgenfunction(target):
         wrapped = _async_generator(
@@ -135,28 +131,33 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
     async def persistent(*args: Any, **kwargs: Any) -> Any:
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
-        while True:
-            permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
-            if permit.__class__ is not Permit:
-                permit = await permit
-            try:
-                call = call or retry.start(limiter)
+        try:
+            while True:
+                permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
+                if permit.__class__ is not Permit:
+                    permit = await permit
                 try:
-                    result = await function(*args, **kwargs)
-                except Exception as error:
-                    delay = retry.after(call, error, limiter, permit)
-                    if delay is None:
-                        raise
-                else:
-                    if result.__class__ in _UNFINISHED:
-                        held, permit = permit, None
-                        return _unfinished(terms, held, result)
-                    terms.settle(permit, result)
-                    return result
-            finally:
-                if permit is not None:
-                    permit.release()
-            await apause(delay)
+                    call = call or retry.start(limiter)
+                    try:
+                        result = await function(*args, **kwargs)
+                    except Exception as error:
+                        delay = retry.after(call, error, limiter, permit)
+                        if delay is None:
+                            raise
+                    else:
+                        if result.__class__ in _UNFINISHED:
+                            held, permit = permit, None
+                            return _unfinished(terms, held, result)
+                        terms.settle(permit, result)
+                        return result
+                finally:
+                    if permit is not None:
+                        permit.release()
+                await _parking.apause(delay)
+        except BaseException:
+            if call is not None:
+                call.end()
+            raise
 
     return wrapper if retry is None else persistent
 
@@ -184,28 +185,33 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     def persistent(*args: Any, **kwargs: Any) -> Any:
         assert retry is not None  # noqa: S101
         call: Attempts | None = None
-        while True:
-            permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
-            if permit.__class__ is not Permit:
-                permit = _parking.begin(permit)
-            try:
-                call = call or retry.start(limiter)
+        try:
+            while True:
+                permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
+                if permit.__class__ is not Permit:
+                    permit = _parking.begin(permit)
                 try:
-                    result = function(*args, **kwargs)
-                except Exception as error:
-                    delay = retry.after(call, error, limiter, permit)
-                    if delay is None:
-                        raise
-                else:
-                    if result.__class__ in _UNFINISHED:
-                        held, permit = permit, None
-                        return _unfinished(terms, held, result)
-                    terms.settle(permit, result)
-                    return result
-            finally:
-                if permit is not None:
-                    permit.release()
-            pause(delay)
+                    call = call or retry.start(limiter)
+                    try:
+                        result = function(*args, **kwargs)
+                    except Exception as error:
+                        delay = retry.after(call, error, limiter, permit)
+                        if delay is None:
+                            raise
+                    else:
+                        if result.__class__ in _UNFINISHED:
+                            held, permit = permit, None
+                            return _unfinished(terms, held, result, Again(call, function, args, kwargs))
+                        terms.settle(permit, result)
+                        return result
+                finally:
+                    if permit is not None:
+                        permit.release()
+                _parking.pause(delay)
+        except BaseException:
+            if call is not None:
+                call.end()
+            raise
 
     return wrapper if retry is None else persistent
 
@@ -214,8 +220,12 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
 _UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
 
 
-def _unfinished(terms: Terms, permit: Permit, result: Any) -> Any:
-    """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs inside it."""
+def _unfinished(terms: Terms, permit: Permit, result: Any, again: Again | None = None) -> Any:
+    """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs in it.
+
+    A coroutine is what a plain function around a coroutine function gives, as the methods of OpenAI's SDK are; ``again``
+    is how its call is tried again.
+    """
     permit.suspend()
 
     def resume(*_: Any) -> Permit:
@@ -223,7 +233,7 @@ def _unfinished(terms: Terms, permit: Permit, result: Any) -> Any:
         return permit
 
     if result.__class__ is CoroutineType:
-        return _finish(terms, resume, result)
+        return _finish(terms, resume, result) if again is None else _persist(terms, resume, result, again)
     wrap: Any = _generator if result.__class__ is GeneratorType else _async_generator
     return wrap(terms, resume, lambda *_: result)()
 
@@ -238,16 +248,61 @@ async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Corouti
         permit.release()
 
 
+class Again(NamedTuple):
+    """A call that is under way, and how to make it again."""
+
+    call: Attempts
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+async def _persist(
+    terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any], again: Again
+) -> Any:
+    assert terms.retry is not None  # noqa: S101
+    attempt: Coroutine[Any, Any, Any] | None = coroutine
+    try:
+        permit = resume()
+        while True:
+            try:
+                try:
+                    result = await (again.function(*again.args, **again.kwargs) if attempt is None else attempt)
+                except Exception as error:
+                    delay = terms.retry.after(again.call, error, terms.limiter, permit)
+                    if delay is None:
+                        raise
+                else:
+                    terms.settle(permit, result)
+                    return result
+            finally:
+                permit.release()
+            attempt = None
+            await _parking.apause(delay)
+            entry: Any = terms.scope(again.args, again.kwargs).abegin()
+            permit = entry if entry.__class__ is Permit else await entry
+    except BaseException:
+        again.call.end()
+        raise
+
+
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
 # generator itself runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that
 # fails is begun anew only while nobody has seen any of it.
 
 
-def _generator(
+def _generator(  # noqa: PLR0915  one loop, which reads best in one piece
     terms: Terms, begin: Begin, make: Callable[..., Generator[Any, Any, Any]], retry: Retry | None = None
 ) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912, PLR0915
         call: Attempts | None = None
+<<<<<<< HEAD
+        try:
+            while True:
+                permit = begin(args, kwargs)
+                used: Usage | None = None
+                streamed = False
+=======
         while True:
             permit = begin(args, kwargs)
             if permit.__class__ is not Permit:
@@ -258,89 +313,101 @@ def _generator(
                 call = call or (retry.start(terms.limiter) if retry is not None else None)
                 inner = make(*args, **kwargs)
                 step, sent = inner.send, None
+>>>>>>> main
                 try:
-                    while True:
-                        try:
-                            item = step(sent)
-                        except StopIteration as stop:
-                            return stop.value
-                        except Exception as error:
-                            if retry is None or call is None:
+                    call = call or (retry.start(terms.limiter) if retry is not None else None)
+                    inner = make(*args, **kwargs)
+                    step, sent = inner.send, None
+                    try:
+                        while True:
+                            try:
+                                item = step(sent)
+                            except StopIteration as stop:
+                                return stop.value
+                            except Exception as error:
+                                if retry is None or call is None:
+                                    raise
+                                delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                                if delay is None:
+                                    raise
+                                break
+                            streamed = True
+                            used = terms.used_so_far(item, used)
+                            permit.suspend()
+                            try:
+                                sent, step = (yield item), inner.send
+                            except GeneratorExit:
                                 raise
-                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                            if delay is None:
-                                raise
-                            break
-                        streamed = True
-                        used = terms.used_so_far(item, used)
-                        permit.suspend()
-                        try:
-                            sent, step = (yield item), inner.send
-                        except GeneratorExit:
-                            raise
-                        except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                            sent, step = error, inner.throw
-                        finally:
-                            permit.resume()
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                                sent, step = error, inner.throw
+                            finally:
+                                permit.resume()
+                    finally:
+                        inner.close()
                 finally:
-                    inner.close()
-            finally:
-                try:
-                    _settle(permit, used)
-                finally:
-                    permit.release()
-            pause(delay)
+                    try:
+                        _settle(permit, used)
+                    finally:
+                        permit.release()
+                _parking.pause(delay)
+        finally:
+            if call is not None:
+                call.end()
 
     return wrapper
 
 
-def _async_generator(
+def _async_generator(  # noqa: PLR0915  one loop, which reads best in one piece
     terms: Terms, begin: Begin, make: Callable[..., AsyncGenerator[Any, Any]], retry: Retry | None = None
 ) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: PLR0912, PLR0915
         call: Attempts | None = None
-        while True:
-            permit = begin(args, kwargs)
-            if permit.__class__ is not Permit:
-                permit = await permit
-            used: Usage | None = None
-            streamed = False
-            try:
-                call = call or (retry.start(terms.limiter) if retry is not None else None)
-                inner = make(*args, **kwargs)
-                step, sent = inner.asend, None
+        try:
+            while True:
+                permit = begin(args, kwargs)
+                if permit.__class__ is not Permit:
+                    permit = await permit
+                used: Usage | None = None
+                streamed = False
                 try:
-                    while True:
-                        try:
-                            item = await step(sent)
-                        except StopAsyncIteration:
-                            return
-                        except Exception as error:
-                            if retry is None or call is None:
+                    call = call or (retry.start(terms.limiter) if retry is not None else None)
+                    inner = make(*args, **kwargs)
+                    step, sent = inner.asend, None
+                    try:
+                        while True:
+                            try:
+                                item = await step(sent)
+                            except StopAsyncIteration:
+                                return
+                            except Exception as error:
+                                if retry is None or call is None:
+                                    raise
+                                delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
+                                if delay is None:
+                                    raise
+                                break
+                            streamed = True
+                            used = terms.used_so_far(item, used)
+                            permit.suspend()
+                            try:
+                                sent, step = (yield item), inner.asend
+                            except GeneratorExit:
                                 raise
-                            delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                            if delay is None:
-                                raise
-                            break
-                        streamed = True
-                        used = terms.used_so_far(item, used)
-                        permit.suspend()
-                        try:
-                            sent, step = (yield item), inner.asend
-                        except GeneratorExit:
-                            raise
-                        except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                            sent, step = error, inner.athrow
-                        finally:
-                            permit.resume()
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                                sent, step = error, inner.athrow
+                            finally:
+                                permit.resume()
+                    finally:
+                        await inner.aclose()
                 finally:
-                    await inner.aclose()
-            finally:
-                try:
-                    _settle(permit, used)
-                finally:
-                    permit.release()
-            await apause(delay)
+                    try:
+                        _settle(permit, used)
+                    finally:
+                        permit.release()
+                await _parking.apause(delay)
+        finally:
+            if call is not None:
+                call.end()
 
     return wrapper
 

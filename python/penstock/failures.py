@@ -7,6 +7,7 @@ response as ``.response``.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from penstock import _core
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from penstock._core import Verdict
 
 #: How long a chain of causes is followed.
@@ -24,38 +27,60 @@ _TRANSPORTS = frozenset(
     | {"httpx2", "litellm", "mistralai", "openai", "requests", "together", "urllib3"}
 )
 #: Parts of the names of their classes that say so.
-_UNANSWERED = ("Connect", "Timeout", "Network", "Disconnected", "RemoteProtocol", "ReadError", "WriteError", "SSL")
+_UNANSWERED = (
+    *("Connect", "Timeout", "Network", "Disconnected", "RemoteProtocol", "ReadError", "WriteError", "SSL"),
+    *("ChunkedEncoding", "IncompleteRead", "ClientPayload"),
+)
 #: Whose answer it is, by the top module of the exception.
 _PROVIDERS = {"anthropic": "anthropic", "botocore": "bedrock", "cohere": "cohere", "fireworks": "fireworks"}
 _PROVIDERS |= {"google": "gemini", "groq": "groq", "mistralai": "mistral", "together": "together"}
 
 
-def verdict_of(error: BaseException) -> Verdict | None:
-    """What ``error`` means, or None when it is no failure of a provider that is recognised."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen and len(seen) < _DEPTH:
+def verdict_of(error: BaseException, handled: int = 0) -> Verdict | None:
+    """What ``error`` means, or None when it is no failure of a provider that is recognised.
+
+    ``handled`` is the identity of an exception that was being handled before the call began: it is the context of what
+    the call raises (in a fallback, say), but no part of it.
+    """
+    for current in chain(error, handled):
         if isinstance(current, PenstockError):
             return None
         verdict = _read(current)
-        if verdict is not None:
+        # An exception after a good answer is one about what the answer says.
+        if verdict is not None and verdict.kind != "ok":
             return verdict
-        seen.add(id(current))
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return None
 
 
+def chain(error: BaseException, handled: int = 0) -> Iterator[BaseException]:
+    """An exception and those behind it, up to the one that was being handled before."""
+    seen = {handled}
+    current: Any = error
+    while isinstance(current, BaseException) and id(current) not in seen and len(seen) <= _DEPTH:
+        yield current
+        seen.add(id(current))
+        behind = get(current, "__cause__")
+        if behind is None and not get(current, "__suppress_context__"):
+            behind = get(current, "__context__")
+        current = behind
+
+
 def _read(error: BaseException) -> Verdict | None:
-    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    modules = {str(kind.__module__).partition(".")[0] for kind in type(error).__mro__}
     provider = next((name for module, name in _PROVIDERS.items() if module in modules), None)
-    response = _get(error, "response")
-    if isinstance(response, dict):  # botocore
-        return _read_botocore(response)
-    for answer in (error, response, _get(error, "raw_response")):
+    response = get(error, "response")
+    if isinstance(response, dict) and (verdict := _read_botocore(response)) is not None:
+        return verdict
+    for answer in (error, response, get(error, "raw_response")):
         status = _status(answer)
         if status is not None:
-            headers = _first(_get(response, "headers"), _get(error, "headers"), _get(answer, "headers"))
-            return _core.read_answer(status, _usable(headers), _body(error, response), provider)
+            headers = _first(get(response, "headers"), get(error, "headers"), get(answer, "headers"))
+            return _answer(status, headers, _body(error, response), provider)
+    if modules & _TRANSPORTS and isinstance(body := get(error, "body"), dict):
+        # An error inside a stream that began well: OpenAI's SDK keeps what it says, and nothing of the answer.
+        verdict = _answer(200, None, body, provider)
+        if verdict.kind != "ok":
+            return verdict
     unanswered = any(mark in kind.__name__ for kind in type(error).__mro__ for mark in _UNANSWERED)
     if isinstance(error, ConnectionError) or (modules & _TRANSPORTS and unanswered):
         return _core.read_answer(0, None, None, provider)
@@ -70,14 +95,24 @@ def _read_botocore(response: dict[str, Any]) -> Verdict | None:
     status = _integer(about.get("HTTPStatusCode"))
     if status is None:
         return None
-    headers = dict(about.get("HTTPHeaders") or {})
+    given = about.get("HTTPHeaders")
+    headers = dict(given) if isinstance(given, dict) else {}
     headers.setdefault("x-amzn-errortype", str(error.get("Code", "")))
-    return _core.read_answer(status, headers, {"message": str(error.get("Message", ""))}, "bedrock")
+    return _answer(status, headers, {"message": str(error.get("Message", ""))}, "bedrock")
+
+
+def _answer(status: int, headers: object, body: object, provider: str | None) -> Verdict:
+    """Read an answer, as much of it as can be read."""
+    headers = headers if callable(get(headers, "items")) else None
+    try:
+        return _core.read_answer(status, headers, body, provider)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  headers or a body that only look like it; whatever reading them raises
+        return _core.read_answer(status, None, None, provider)
 
 
 def _status(thing: object) -> int | None:
     for name in ("status_code", "status", "code", "http_status"):
-        status = _integer(_get(thing, name))
+        status = _integer(get(thing, name))
         if status is not None and 100 <= status <= 599:
             return status
     return None
@@ -90,22 +125,22 @@ def _integer(value: object) -> int | None:
 def _body(error: BaseException, response: object) -> Any:
     for thing, names in ((response, ("content", "text")), (error, ("body", "details", "response_body", "message"))):
         for name in names:
-            body = _get(thing, name)
+            body = get(thing, name)
             if isinstance(body, (bytes, str, dict, list)) and body:
                 # The SDKs of OpenAI's kind hand out what is inside "error"; the reader knows both.
                 return body
-    return str(error)
-
-
-def _usable(headers: object) -> Any:
-    return headers if callable(getattr(headers, "items", None)) else None
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  it is somebody else's code
+        return None
 
 
 def _first(*values: object) -> object:
     return next((value for value in values if value is not None), None)
 
 
-def _get(thing: object, name: str) -> Any:
+def get(thing: object, name: str) -> Any:
+    """An attribute of somebody else's object, or None."""
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001  httpx raises when a streamed body was not read; others may raise anything
@@ -115,4 +150,6 @@ def _get(thing: object, name: str) -> Any:
 def annotate(error: BaseException, note: str) -> None:
     """Add a note to an exception, where Python has notes."""
     if sys.version_info >= (3, 11):
-        error.add_note(note)
+        # An exception may have made its notes something else; they are not worth another exception.
+        with contextlib.suppress(Exception):
+            error.add_note(note)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking
 from penstock._core import Attempts, RetryBudget, RetryPolicy
 from penstock.errors import PenstockError
-from penstock.failures import annotate, verdict_of
+from penstock.failures import annotate, chain, get, verdict_of
+from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -29,6 +33,9 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseExcep
 #: Where an exception carries what its retries came to; whoever sees it does not retry again.
 _MARK = "penstock"
 
+#: Numbers calls, and failures that were given up, as they come.
+_ORDER = itertools.count(1)
+
 
 class GaveUp(NamedTuple):
     """What the retries of a call came to; the exception that is raised in the end carries it as ``error.penstock``.
@@ -37,11 +44,13 @@ class GaveUp(NamedTuple):
         attempts: how many were made.
         waits: the seconds waited before each attempt but the first.
         reason: why there was no further one.
+        order: its place in the order of the process's calls: who made a later one has not given this up.
     """
 
     attempts: int
     waits: tuple[float, ...]
     reason: str
+    order: int = 0
 
 
 class Retry:
@@ -109,7 +118,9 @@ class Retry:
 
     def start(self, limiter: Limiter | None = None) -> Attempts:
         """Begin a call, within the budget of this retry or of the limiter."""
-        return Attempts(self._own if limiter is None or self._budget is not None else limiter.retry_budget)
+        budget = self._own if limiter is None or self._budget is not None else limiter.retry_budget
+        handled = sys.exc_info()[1]
+        return Attempts(budget, next(_ORDER), 0 if handled is None else id(handled))
 
     def after(
         self,
@@ -124,14 +135,22 @@ class Retry:
 
         What the provider said is passed on to the limiter, and the failed attempt's permit is settled.
         """
-        if not isinstance(error, Exception) or _gave_up(error):
+        if not isinstance(error, Exception):
+            call.end()
             return None
-        verdict = verdict_of(error)
+        verdict = verdict_of(error, call.handled)
         if limiter is not None and verdict is not None:
             limiter.heed(verdict, permit)
             if permit is not None and verdict.charged != "all":
                 permit.settle(0, 0, 0)
-        wait = self._asked(error, verdict)
+        if _gave_up(error, call):
+            call.end()
+            return None
+        try:
+            wait = self._asked(error, verdict)
+        except BaseException:
+            call.end()
+            raise
         if wait is None:
             _mark(error, call, "nothing says that trying again can help", quiet=verdict is None)
             return None
@@ -163,89 +182,151 @@ class Retry:
         """Retry each call of ``function``."""
         import inspect  # slow to import, and whoever has a function to decorate has it already
 
+        if isinstance(function, (classmethod, staticmethod)):
+            return type(function)(self(function.__func__))
         if not callable(function):
             raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
+        code = code_of(function)
         wrapped: Any
-        if inspect.isasyncgenfunction(function):
+        if inspect.isasyncgenfunction(code):
             wrapped = self._async_generator(function)
-        elif inspect.isgeneratorfunction(function):
+        elif inspect.isgeneratorfunction(code):
             wrapped = self._generator(function)
-        elif inspect.iscoroutinefunction(function):
+        elif inspect.iscoroutinefunction(code):
             wrapped = self._coroutine(function)
         else:
             wrapped = self._function(function)
         return cast("F", functools.wraps(function)(wrapped))
 
+    # Whatever ends a call ends its `Attempts`: a traceback may keep the frames, and what is in them, for long.
+
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = self.start()
-            while True:
-                try:
-                    return await function(*args, **kwargs)
-                except Exception as error:
-                    delay = self.after(call, error)
-                    if delay is None:
-                        raise
-                await _parking.apause(delay)
+            try:
+                while True:
+                    try:
+                        return await function(*args, **kwargs)
+                    except Exception as error:
+                        delay = self.after(call, error)
+                        if delay is None:
+                            raise
+                    await _parking.apause(delay)
+            except BaseException:
+                call.end()
+                raise
 
         return wrapper
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = self.start()
+            try:
+                while True:
+                    try:
+                        result = function(*args, **kwargs)
+                    except Exception as error:
+                        delay = self.after(call, error)
+                        if delay is None:
+                            raise
+                    else:
+                        if result.__class__ is CoroutineType:
+                            # A plain function around a coroutine function, as the methods of OpenAI's SDK are.
+                            return self._finish(call, result, lambda: function(*args, **kwargs))
+                        return result
+                    _parking.pause(delay)
+            except BaseException:
+                call.end()
+                raise
+
+        return wrapper
+
+    async def _finish(
+        self, call: Attempts, first: Coroutine[Any, Any, Any], again: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """The result of a call whose first attempt is a coroutine already."""
+        attempt: Coroutine[Any, Any, Any] | None = first
+        try:
             while True:
                 try:
-                    return function(*args, **kwargs)
+                    return await (again() if attempt is None else attempt)
                 except Exception as error:
                     delay = self.after(call, error)
                     if delay is None:
                         raise
-                _parking.pause(delay)
+                attempt = None
+                await _parking.apause(delay)
+        except BaseException:
+            call.end()
+            raise
 
-        return wrapper
+    # A stream that fails is begun anew only while nobody has seen any of it. What is sent and thrown in reaches it.
 
     def _generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             call = self.start()
-            while True:
-                stream = function(*args, **kwargs)
-                try:
-                    first = next(stream)
-                except StopIteration as stop:
-                    return stop.value
-                except Exception as error:
-                    delay = self.after(call, error)
-                    if delay is None:
-                        raise
-                else:
-                    # From here on the caller has seen a part of the answer.
-                    return (yield from _resumed(first, stream))
-                _parking.pause(delay)
+            try:
+                while True:
+                    streamed = False
+                    stream = function(*args, **kwargs)
+                    step, sent = stream.send, None
+                    try:
+                        while True:
+                            try:
+                                item = step(sent)
+                            except StopIteration as stop:
+                                return stop.value
+                            except Exception as error:
+                                delay = self.after(call, error, streamed=streamed)
+                                if delay is None:
+                                    raise
+                                break
+                            streamed = True
+                            try:
+                                sent, step = (yield item), stream.send
+                            except GeneratorExit:
+                                raise
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the stream
+                                sent, step = error, stream.throw
+                    finally:
+                        stream.close()
+                    _parking.pause(delay)
+            finally:
+                call.end()
 
         return wrapper
 
     def _async_generator(self, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             call = self.start()
-            while True:
-                stream = function(*args, **kwargs)
-                try:
-                    first = await anext(stream)
-                except StopAsyncIteration:
-                    return
-                except Exception as error:
-                    delay = self.after(call, error)
-                    if delay is None:
-                        raise
-                else:
-                    break
-                await _parking.apause(delay)
             try:
-                yield first
-                async for item in stream:
-                    yield item
+                while True:
+                    streamed = False
+                    stream = function(*args, **kwargs)
+                    step, sent = stream.asend, None
+                    try:
+                        while True:
+                            try:
+                                item = await step(sent)
+                            except StopAsyncIteration:
+                                return
+                            except Exception as error:
+                                delay = self.after(call, error, streamed=streamed)
+                                if delay is None:
+                                    raise
+                                break
+                            streamed = True
+                            try:
+                                sent, step = (yield item), stream.asend
+                            except GeneratorExit:
+                                raise
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the stream
+                                sent, step = error, stream.athrow
+                    finally:
+                        await stream.aclose()
+                    await _parking.apause(delay)
             finally:
-                await stream.aclose()
+                call.end()
 
         return wrapper
 
@@ -254,22 +335,28 @@ class Retry:
     def __iter__(self) -> Iterator[Attempt]:
         """Attempts of one call; the loop ends with the first that succeeds."""
         call = self.start()
-        while True:
-            attempt = Attempt(self, call)
-            yield attempt
-            if attempt.delay is None:
-                return
-            _parking.pause(attempt.delay)
+        try:
+            while True:
+                attempt = Attempt(self, call)
+                yield attempt
+                if attempt.delay is None:
+                    return
+                _parking.pause(attempt.delay)
+        finally:
+            call.end()
 
     async def __aiter__(self) -> AsyncIterator[Attempt]:
         """Attempts of one call; the loop ends with the first that succeeds."""
         call = self.start()
-        while True:
-            attempt = Attempt(self, call)
-            yield attempt
-            if attempt.delay is None:
-                return
-            await _parking.apause(attempt.delay)
+        try:
+            while True:
+                attempt = Attempt(self, call)
+                yield attempt
+                if attempt.delay is None:
+                    return
+                await _parking.apause(attempt.delay)
+        finally:
+            call.end()
 
 
 class Attempt:
@@ -304,42 +391,26 @@ class Attempt:
         return f"<Attempt {self.number}>"
 
 
-def _resumed(first: Any, stream: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """A generator whose first item was taken, from there on: what is sent and thrown in reaches it."""
-    try:
-        sent = yield first
-        while True:
-            try:
-                item = stream.send(sent)
-            except StopIteration as stop:
-                return stop.value
-            sent = yield item
-    finally:
-        stream.close()
-
-
 def _are_exceptions(on: object) -> bool:
     kinds = on if isinstance(on, tuple) else (on,)
     return bool(kinds) and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
 
 
-def _gave_up(error: BaseException) -> bool:
-    """Whether an inner `Retry` has given this failure, or the one behind it, up."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        if isinstance(getattr(current, _MARK, None), GaveUp):
+def _gave_up(error: BaseException, call: Attempts) -> bool:
+    """Whether an inner `Retry` has given this failure, or the one behind it, up in the course of ``call``."""
+    for current in chain(error, call.handled):
+        mark = get(current, _MARK)
+        # One that is raised again later, as mocks do, was given up by another call.
+        if isinstance(mark, GaveUp) and mark.order > call.order:
             return True
-        seen.add(id(current))
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return False
 
 
 def _mark(error: BaseException, call: Attempts, reason: str, *, quiet: bool = False) -> None:
     attempts, waits = call.told()
     call.end()
-    with contextlib.suppress(AttributeError):  # a class with slots: the note alone will do
-        setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason))
+    with contextlib.suppress(Exception):  # a class that lets nothing be set: the note alone will do
+        setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason, next(_ORDER)))
     if not quiet:
         times = "1 attempt" if attempts == 1 else f"{attempts} attempts, {sum(waits):.1f} s of waiting between them"
         annotate(error, f"penstock: {reason} ({times})")

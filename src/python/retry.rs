@@ -4,15 +4,16 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::clock;
 use crate::retry::{
     self, Backoff, CallSlot, Decision, Failure, FailureKind, Jitter, Policy, Progress, Random, RetrySlot,
 };
 
-use super::convert::{given, shown, to_seconds};
+use super::convert::{given, one_of, shown, to_seconds};
 use super::verdict::Verdict;
 
 /// How often this process is a fork of a fork: what a budget counted before belongs to the parent.
@@ -28,7 +29,25 @@ fn wrong(error: &retry::InvalidArgument) -> PyErr {
 }
 
 fn number(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    value.extract().map_err(|_| PyTypeError::new_err(format!("{name} must be a number, not {}", shown(value))))
+    let wrong = || PyTypeError::new_err(format!("{name} must be a number, not {}", shown(value)));
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong());
+    }
+    match value.extract::<f64>() {
+        // An int beyond any float: as good as infinite, which the core refuses by name.
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Ok(if value.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY })
+        }
+        number => number.map_err(|_| wrong()),
+    }
+}
+
+fn jitter(value: &Bound<'_, PyAny>) -> PyResult<Jitter> {
+    if value.is_none() {
+        return Ok(Jitter::None);
+    }
+    let name = one_of("jitter", value, &["full", "equal", "decorrelated", "none"])?;
+    Jitter::from_str(&name).map_err(|error| wrong(&error))
 }
 
 fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
@@ -115,8 +134,7 @@ impl RetryPolicy {
         deadline: Option<&Bound<'_, PyAny>>,
         seed: u64,
     ) -> PyResult<Self> {
-        let jitter: Option<String> = jitter.extract()?;
-        let jitter = Jitter::from_str(jitter.as_deref().unwrap_or("none")).map_err(|error| wrong(&error))?;
+        let jitter = self::jitter(jitter)?;
         let (initial, factor) = (number("initial", initial)?, number("factor", factor)?);
         let max_delay = number("max_delay", max_delay)?;
         let backoff = Backoff::new(initial, factor, max_delay, jitter).map_err(|error| wrong(&error))?;
@@ -141,9 +159,12 @@ impl RetryPolicy {
         let mut failure = verdict.map_or(Failure::new(FailureKind::Transient), Verdict::failure);
         failure.streamed = streamed;
         if let Some(wait) = wait {
-            failure.wait = Some(super::convert::from_seconds(wait));
+            // The provider's word stays a floor. A wait of zero would say as little as none.
+            let wait = super::convert::from_seconds(wait).max(1);
+            failure.wait = Some(failure.wait.map_or(wait, |stated| stated.max(wait)));
             failure.retryable = true;
         }
+        let spread = spread && wait.is_none();
         let policy = if spread { self.policy.with_spread(self.policy.backoff().step(1)) } else { self.policy };
         let mut held = attempts.call.lock();
         let Some(call) = held.as_mut() else { return (None, Some("the call is over".to_owned())) };
@@ -173,18 +194,25 @@ struct Call {
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Attempts {
     call: Mutex<Option<Call>>,
+    /// Its place in the order of calls and of failures given up: an older failure is none of this call's.
+    #[pyo3(get)]
+    order: u64,
+    /// The identity of the exception that was being handled when the call began, 0 for none: it is the context of
+    /// whatever the call raises, and no part of that.
+    #[pyo3(get)]
+    handled: usize,
 }
 
 #[pymethods]
 impl Attempts {
     /// A call begins: its first attempt has what it needs.
     #[new]
-    #[pyo3(signature = (budget=None))]
-    fn new(budget: Option<&RetryBudget>) -> Self {
+    #[pyo3(signature = (budget=None, order=0, handled=0))]
+    fn new(budget: Option<&RetryBudget>, order: u64, handled: usize) -> Self {
         let now = clock::now();
         let slot = budget.map(|budget| budget.handle().enter(now));
         let call = Mutex::new(Some(Call { progress: Progress::start(now), slot, retry: None, waits: Vec::new() }));
-        Self { call }
+        Self { call, order, handled }
     }
 
     /// The call is over.

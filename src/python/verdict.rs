@@ -41,7 +41,11 @@ fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut pairs = Vec::new();
     for item in items.try_iter().map_err(|_| wrong())? {
         let item = item?;
-        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract().map_err(|_| wrong())?;
+        // Raw ASGI headers are lists of pairs, and pairs that were JSON once are lists too.
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = match item.extract() {
+            Ok(pair) => pair,
+            Err(_) => item.extract::<[Bound<'_, PyAny>; 2]>().map(Into::into).map_err(|_| wrong())?,
+        };
         let value = if value.is_instance_of::<pyo3::types::PyInt>() { value.str()?.into_any() } else { value };
         pairs.push((bytes(&name).ok_or_else(wrong)?, bytes(&value).unwrap_or_default()));
     }
