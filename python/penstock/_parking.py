@@ -1,7 +1,7 @@
 """Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
 
 Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
-Nor may there be a frame of Rust below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
+Nor may a frame of Rust be below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
 unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
 """
 
@@ -58,12 +58,12 @@ def enter(block: _Block) -> Permit:
             permit = park(permit)
             entered.append(permit)
             block.enter_with(permit)
-        return permit
     except BaseException:
         # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
         for begun in entered:
             block.undo(begun)
         raise
+    return permit
 
 
 def begin(waiter: Acquire) -> Permit:

@@ -67,14 +67,12 @@ impl Nested {
 
     /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
     /// that is older than its departure would let others leave in the same moment.
-    ///
-    /// Nobody is woken here: what comes back is for this call first.
     pub fn defer(&mut self) {
         if let Some(covered) = self.covered
             && !std::mem::replace(&mut self.deferred, true)
         {
             let parent = self.parent.get();
-            parent.replace_charge(parent.total().minus(covered));
+            parent.recharge(parent.total().minus(covered));
         }
     }
 
@@ -146,7 +144,7 @@ impl Permit {
     /// A call inside never left: the next one is the first. What the permit was given back for it is charged again.
     fn uncover(&self, deferred: cost::Cost) {
         if !deferred.is_free() {
-            self.replace_charge(self.total().plus(deferred));
+            self.recharge(self.total().plus(deferred));
         }
         self.held.lock().cover = true;
     }
@@ -196,16 +194,9 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces what is charged in all, and wakes whom that sets free.
-    fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
-        self.replace_charge(actual);
-        if self.driver.gate.lock().waiting() > 0 {
-            self.driver.pump(py);
-        }
-    }
-
-    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
-    fn replace_charge(&self, actual: cost::Cost) {
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers. Whom that sets free
+    /// is for the caller to look after.
+    fn recharge(&self, actual: cost::Cost) {
         let mut own = actual;
         if let Some(outside) = &self.outside {
             own = actual.minus(outside.covered);
@@ -213,7 +204,7 @@ impl Permit {
             let before = std::mem::replace(&mut *outside.used.lock(), used);
             if used != before {
                 let parent = outside.permit.get();
-                parent.replace_charge(parent.total().minus(before).plus(used));
+                parent.recharge(parent.total().minus(before).plus(used));
             }
         }
         let mut grant = self.held.lock().grant;
@@ -256,7 +247,8 @@ impl Permit {
         };
         // What calls inside have used is theirs to settle.
         if !inside {
-            self.recharge(py, cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
+            self.recharge(cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
+            self.driver.pump(py);
         }
         Ok(())
     }

@@ -130,6 +130,12 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
+    /// Gives back what it had of the permit that it waited inside of.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested); // not under the lock: its end may run anything
+    }
+
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
@@ -138,12 +144,6 @@ impl Waiter {
             State::Settled(outcome) => Some(*outcome),
             _ => None,
         }
-    }
-
-    /// What the permit outside covers is its own again.
-    fn uncover(&self) {
-        let nested = self.nested.lock().take();
-        drop(nested); // not under the lock: its end may run anything
     }
 
     /// Gives up: leaves the queue, or gives the grant back.

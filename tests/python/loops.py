@@ -13,6 +13,7 @@ import penstock
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+
 T = TypeVar("T")
 
 try:

@@ -190,7 +190,7 @@ def test_a_function_that_gives_a_coroutine(limiter: Limiter) -> None:
         await asyncio.sleep(0)
         return 5
 
-    call = limiter.limit(tokens=10, usage=lambda result: result)(lambda: answer())  # noqa: PLW0108  a function, not a coroutine function
+    call = limiter.limit(tokens=10, usage=lambda result: result)(lambda: answer())
     assert run(call()) == 5
     assert charged(limiter) == (1, 5)
     assert standing(limiter) == IDLE
@@ -628,7 +628,7 @@ def conversation(log: list[Any]) -> Iterator[Any]:
         while received != "stop":
             try:
                 received = yield ("got", received)
-            except LookupError as error:  # noqa: PERF203
+            except LookupError as error:
                 received = yield ("caught", str(error))
     finally:
         log.append("over")
@@ -641,7 +641,7 @@ async def aconversation(log: list[Any]) -> AsyncIterator[Any]:
         while received != "stop":
             try:
                 received = yield ("got", received)  # type: ignore[misc]
-            except LookupError as error:  # noqa: PERF203
+            except LookupError as error:
                 received = yield ("caught", str(error))  # type: ignore[misc]
     finally:
         log.append("over")
@@ -711,7 +711,7 @@ def test_a_generator_that_ignores_being_closed_says_so_and_holds_nothing(limiter
         while True:
             try:
                 yield 1
-            except GeneratorExit:  # noqa: PERF203
+            except GeneratorExit:
                 yield 2
                 return
 

@@ -63,7 +63,7 @@ def refuses(do: Callable[[], Any], name: str, value: object) -> None:
 def test_the_amount_and_burst_of_a_rate(value: Any) -> None:
     refuses(lambda: Rate(value, 60), "amount", value)
     for make in (penstock.per_second, penstock.per_minute, penstock.per_hour, penstock.per_day):
-        refuses(lambda: make(value), "amount", value)  # noqa: B023
+        refuses(lambda: make(value), "amount", value)
     if value is not None:
         refuses(lambda: Rate(100, 60, burst=value), "burst", value)
 
@@ -155,7 +155,7 @@ def test_an_unknown_dimension() -> None:
 @pytest.mark.parametrize("value", [5, b"x", True, ["x"]], ids=named)
 def test_names_of_things(value: Any) -> None:
     for name in ("name", "store", "on_store_failure"):
-        refuses(lambda: Limiter(**{name: value}), name, value)  # noqa: B023
+        refuses(lambda: Limiter(**{name: value}), name, value)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def _block(limiter: Limiter, terms: dict[str, Any]) -> None:
 def test_the_cost_of_a_call(name: str, value: Any) -> None:
     limiter = Limiter(requests=lasting(100), tokens=lasting(100), concurrency=1)
     for ask in [*askers(limiter), limiter.try_acquire]:
-        refuses(lambda: ask(**{name: value}), name, value)  # noqa: B023
+        refuses(lambda: ask(**{name: value}), name, value)
     assert standing(limiter) == IDLE
     assert (spent(limiter), spent(limiter, "tokens"), limiter.stats().granted) == (0, 0, 0)
 
@@ -207,7 +207,7 @@ def test_the_cost_of_a_call(name: str, value: Any) -> None:
 def test_the_key_of_a_call(value: Any) -> None:
     limiter = Limiter(requests=lasting(100))
     for ask in [*askers(limiter), limiter.try_acquire]:
-        refuses(lambda: ask(key=value), "key", value)  # noqa: B023
+        refuses(lambda: ask(key=value), "key", value)
     assert (standing(limiter), spent(limiter), limiter.stats().keys) == (IDLE, 0, 0)
 
 
@@ -217,7 +217,7 @@ def test_the_key_of_a_call(value: Any) -> None:
 def test_the_priority_of_a_call(value: Any) -> None:
     limiter = Limiter(requests=lasting(100))
     for ask in [*askers(limiter), limiter.try_acquire]:
-        refuses(lambda: ask(priority=value), "priority", value)  # noqa: B023
+        refuses(lambda: ask(priority=value), "priority", value)
     assert (standing(limiter), spent(limiter)) == (IDLE, 0)
 
 
@@ -225,7 +225,7 @@ def test_the_priority_of_a_call(value: Any) -> None:
 def test_the_timeout_of_a_call_and_a_cooldown(value: Any) -> None:
     limiter = Limiter(requests=lasting(100))
     for ask in askers(limiter):
-        refuses(lambda: ask(timeout=value), "timeout", value)  # noqa: B023
+        refuses(lambda: ask(timeout=value), "timeout", value)
     refuses(lambda: limiter.cooldown(value), "seconds", value)
     assert (standing(limiter), spent(limiter), limiter.stats().cooldown) == (IDLE, 0, 0)
 

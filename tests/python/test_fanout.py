@@ -525,7 +525,7 @@ def test_a_million_items_need_no_million_tasks() -> None:
 
     def items() -> Iterator[int]:
         nonlocal taken
-        for taken in range(total):  # noqa: UP028
+        for taken in range(total):
             yield taken
 
     async def call(item: int) -> int:

@@ -263,9 +263,8 @@ class TestLoops:
         uvloop = pytest.importorskip("uvloop")
 
         async def inside():
-            with pytest.raises(RuntimeError, match=r"asyncio itself, not uvloop\.Loop"):
-                with virtual_time():
-                    pass
+            with pytest.raises(RuntimeError, match=r"asyncio itself, not uvloop\.Loop"), virtual_time():
+                pass
 
         async def around():
             limiter = one_per(10)
@@ -561,5 +560,3 @@ except AttributeError as error:
 
         assert FakeProvider is Original
         assert VirtualClock.__module__ == "penstock.testing.clock"
-
-
