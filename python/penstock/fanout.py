@@ -66,15 +66,13 @@ def _check(awaitables: Sequence[object]) -> None:
             raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
 
 
-def _scopes(limiter: Limiter, tokens: int | Sequence[int], count: int) -> list[Scope]:
+def _scopes(limiter: Limiter, tokens: Any, count: int) -> list[Scope]:
     """The permits to ask for, one for each awaitable."""
-    if isinstance(tokens, (list, tuple, range)) or (hasattr(tokens, "__len__") and hasattr(tokens, "__getitem__")):
-        if len(tokens) != count:
-            raise ValueError(
-                f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}"
-            )
-        return [limiter.permit(cost) for cost in tokens]
-    return [limiter.permit(tokens)] * count
+    if isinstance(tokens, (int, float)) or not hasattr(tokens, "__len__"):
+        return [limiter.permit(tokens)] * count
+    if len(tokens) != count:
+        raise ValueError(f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}")
+    return [limiter.permit(cost) for cost in tokens]
 
 
 async def _admitted(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
