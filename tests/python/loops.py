@@ -44,7 +44,7 @@ def run(main: Coroutine[Any, Any, T], kind: str = "asyncio") -> T:
             task.cancel()
         if left:
             event_loop.run_until_complete(asyncio.wait(left))
-        gc.collect()  # exceptions that nobody retrieved are reported when their task is dropped
+        gc.collect(1)  # exceptions that nobody retrieved are reported when their task is dropped
     finally:
         event_loop.close()
     assert not reports
