@@ -154,6 +154,9 @@ class Permit:
     def release(self) -> None:
         """Gives the permit back. Again is harmless."""
 
+    def abandon(self) -> None:
+        """For fan-out: gives everything back, since its call never left. After its release that changes nothing."""
+
     def suspend(self) -> None:
         """For generators: the code that goes on from here does not run inside this permit, until `resume`."""
 

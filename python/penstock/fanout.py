@@ -7,7 +7,7 @@ import contextvars
 import functools
 import inspect
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.progress import Progress
 from penstock.usage import usage_of
@@ -68,7 +68,8 @@ def _check(awaitables: Sequence[object]) -> None:
 
 def _scopes(limiter: Limiter, tokens: int | Sequence[int], count: int) -> list[Scope]:
     """The permits to ask for, one for each awaitable."""
-    if isinstance(tokens, (list, tuple, range)) or (hasattr(tokens, "__len__") and hasattr(tokens, "__getitem__")):
+    if hasattr(tokens, "__len__") and hasattr(tokens, "__getitem__"):
+        tokens = cast("Sequence[int]", tokens)
         if len(tokens) != count:
             raise ValueError(
                 f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}"
