@@ -149,7 +149,7 @@ def test_limits_are_learned_downwards_only() -> None:
     modest = Limiter(requests=100, tokens=1_000)
     observe(modest, "openai-200-chat")
     assert (level(modest, "requests").rate.amount, level(modest, "tokens").rate.amount) == (100, 1_000)
-    assert level(modest, "requests").available == 100
+    assert level(modest, "requests").window == 100
 
 
 def test_a_limit_that_was_learned_is_lifted_only_to_what_was_configured() -> None:
@@ -167,17 +167,17 @@ def test_limits_of_another_period_are_not_mixed_up() -> None:
 
 
 def test_what_others_have_used_is_not_there(clock: Any) -> None:
-    limiter = Limiter(requests=600)
+    limiter = Limiter(requests=per_minute(600, burst=600))
     answer = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "600"}
     limiter.observe(200, answer)
     assert limiter.stats().speed == 1
     with limiter.permit():
         limiter.observe(200, answer | {"x-ratelimit-remaining-requests": "12"})
     assert limiter.stats().speed < 1
-    for _ in range(12):
-        limiter.acquire(timeout=0).release()
-    with pytest.raises(AcquireTimeout):
-        limiter.acquire(timeout=0)
+    left = 0
+    while limiter.try_acquire() is not None:
+        left += 1
+    assert left in {11, 12}  # what was under way may or may not be in the provider's number
 
 
 def test_an_answer_that_comes_late_is_no_news(clock: Any) -> None:
@@ -255,7 +255,9 @@ def test_one_call_now_and_then_asks_whether_the_quota_is_back(clock: Any) -> Non
     assert admitted() == 1
     clock.advance(31)
     with limiter.permit():  # the probe
-        assert pytest.raises(QuotaExhausted, limiter.try_acquire)
+        assert limiter.try_acquire() is None
+        with pytest.raises(QuotaExhausted):
+            limiter.acquire()
         limiter.observe(200, {})
     assert admitted() == 10
 
@@ -282,8 +284,12 @@ def test_a_success_that_left_before_the_quota_was_spent_is_no_news(clock: Any) -
 def test_a_spent_quota_is_there_again_at_its_time(clock: Any) -> None:
     limiter = Limiter(concurrency=10)
     verdict = observe(limiter, "gemini-429-per-day")
-    assert verdict.wait is not None
-    clock.advance(verdict.wait + 1)
+    assert verdict.resets_at is not None
+    clock.advance(verdict.resets_at - time.time() - 60)
+    limiter.acquire().release()  # the probe
+    with pytest.raises(QuotaExhausted):
+        limiter.acquire()
+    clock.advance(61)
     for _ in range(5):
         limiter.acquire().release()
 
