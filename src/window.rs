@@ -31,13 +31,15 @@ pub struct Window {
     slice: Nanos,
     used: u64,
     slices: VecDeque<Slice>,
+    /// Charges before this time may be forgotten.
+    forgotten: Nanos,
 }
 
 impl Window {
     /// An empty window of the rate's period plus `jitter`.
     pub fn new(rate: &Rate, jitter: Nanos) -> Self {
         let span = rate.period().saturating_add(jitter);
-        Self { amount: rate.amount(), span, slice: span / SLICES, used: 0, slices: VecDeque::new() }
+        Self { amount: rate.amount(), span, slice: span / SLICES, used: 0, slices: VecDeque::new(), forgotten: 0 }
     }
 
     /// How long a charge counts, in nanoseconds.
@@ -53,6 +55,7 @@ impl Window {
                 break;
             }
             self.used = self.used.saturating_sub(oldest.amount);
+            self.forgotten = oldest.last.saturating_add(1);
             self.slices.pop_front();
         }
     }
@@ -113,20 +116,28 @@ impl Window {
         }
     }
 
-    /// Takes `amount` of what was charged at `charged_at` back, if that is still in the window. Gives whether it was.
+    /// Takes `amount` of what was charged at `charged_at` and later back, if that is still in the window. Gives whether
+    /// anything was.
+    ///
+    /// A call that was debited is charged in several slices. The earliest give back first: they leave the window before
+    /// the others do, so that it counts too much for a while rather than too little.
     pub fn refund(&mut self, amount: u64, charged_at: Nanos, now: Nanos) -> bool {
         self.expire(now);
-        let after = self.slices.partition_point(|slice| slice.first <= charged_at);
-        let Some(slice) = after.checked_sub(1).and_then(|index| self.slices.get_mut(index)) else {
-            return false;
-        };
-        if slice.last < charged_at || slice.last.saturating_add(self.span) <= now {
+        if charged_at < self.forgotten {
             return false;
         }
-        let back = amount.min(slice.amount);
-        slice.amount -= back;
-        self.used = self.used.saturating_sub(back);
-        true
+        let from = self.slices.partition_point(|slice| slice.last < charged_at);
+        let mut left = amount;
+        for slice in self.slices.iter_mut().skip(from) {
+            let back = left.min(slice.amount);
+            slice.amount -= back;
+            self.used = self.used.saturating_sub(back);
+            left -= back;
+            if left == 0 {
+                break;
+            }
+        }
+        left < amount
     }
 
     /// What was charged after `since`, as far as slices tell: at least that much.
@@ -189,6 +200,31 @@ mod tests {
         assert_eq!(w.available(61 * SECOND), 10);
         assert!(!w.refund(3, 30 * SECOND, 62 * SECOND)); // never charged
         assert!(w.is_empty(62 * SECOND));
+    }
+
+    #[test]
+    fn what_was_debited_later_is_given_back_as_well() {
+        let mut w = window(100);
+        w.charge(10, SECOND); // someone else
+        w.charge(0, 2 * SECOND);
+        w.charge(20, 3 * SECOND); // the debit of the call that was free
+        assert!(w.refund(17, 2 * SECOND, 4 * SECOND));
+        assert_eq!((w.used, w.available(62 * SECOND)), (13, 97));
+        w.charge(5, 5 * SECOND); // debited once more
+        assert!(w.refund(8, 2 * SECOND, 6 * SECOND));
+        assert_eq!((w.used, w.available(62 * SECOND)), (10, 100));
+    }
+
+    #[test]
+    fn a_span_that_shrank_and_grew_gives_nothing_back_for_others() {
+        let mut w = window(100);
+        w.charge(10, SECOND);
+        w.charge(20, 20 * SECOND);
+        w.change(&Rate::new(100, 10 * SECOND).unwrap(), 0);
+        w.expire(25 * SECOND);
+        w.change(&Rate::new(100, 60 * SECOND).unwrap(), 0);
+        assert!(!w.refund(10, SECOND, 26 * SECOND));
+        assert_eq!(w.used, 20);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::cached::{Cached, intern};
 use super::driver::{Driver, Entry};
+use super::ending::at_end;
 use super::permit::Permit;
 use super::request::Request;
 use super::waiter::{Acquire, Step, Waiter, given, thrown};
@@ -105,8 +106,9 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
 
 #[pymethods]
 impl Scope {
-    /// For `penstock._parking.enter`: a permit whose block has begun, noted in `entered`; or what a thread must sleep on
-    /// first.
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    ///
+    /// The permit is noted in `entered`, too, for a thread that is interrupted before it knows of it.
     fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
         enter(&self.driver, &self.request, &self.blocks, entered)
     }
@@ -116,7 +118,7 @@ impl Scope {
         self.blocks.undo(permit);
     }
 
-    /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.
+    /// For `penstock._parking.enter`: the block begins with the permit that was waited for.
     fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         self.blocks.enter(permit)
     }
@@ -251,7 +253,7 @@ impl Entering {
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+        at_end(|py| self.waiter.get().cancel(py));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::queue::Ticket;
 use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
+use super::ending::at_end;
 use super::errors::refused;
 use super::event_loop::{self, LoopId};
 use super::permit::{Nested, Permit};
@@ -42,7 +43,7 @@ struct Sleep {
     until: Nanos,
 }
 
-/// A place in the queue: of a task, through [`Acquire`] and the like, or of a thread that `penstock._parking` parks.
+/// A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
     driver: Arc<Driver>,
@@ -129,19 +130,20 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
+    /// Gives back what it had of the permit that it waited inside of.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested); // not under the lock: its end may run anything
+    }
+
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
+        self.uncover();
         match before {
             State::Settled(outcome) => Some(*outcome),
             _ => None,
         }
-    }
-
-    /// What the permit outside covers is its own again.
-    fn uncover(&self) {
-        let nested = self.nested.lock().take();
-        drop(nested);
     }
 
     /// Gives up: leaves the queue, or gives the grant back.
@@ -333,8 +335,10 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
     PyErr::from_value(value)
 }
 
-/// What one gets who must wait: a task awaits it, once; a thread parks on it. Dropped before it is through, it gives up:
-/// Python up to 3.12 drops what a closed async generator awaits without a word to it.
+/// What one gets who must wait: a task awaits it, once; a thread parks on it.
+///
+/// Dropped before it is through, it gives up: Python up to 3.12 drops what a closed async generator awaits without a word
+/// to it.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Acquire {
     waiter: Py<Waiter>,
@@ -369,10 +373,12 @@ impl Acquire {
         Waiter::step(self.waiter.bind(py))?.into_next()
     }
 
+    /// One step of the task that awaits it; the value says nothing.
     fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.__next__(value.py())
     }
 
+    /// Gives up, as `close` does, and raises what was thrown in.
     #[pyo3(signature = (kind, value=None, traceback=None))]
     fn throw(
         &self,
@@ -389,12 +395,14 @@ impl Acquire {
         self.waiter.get().cancel(py);
     }
 
-    /// For a thread: as [`Waiter::park`].
+    /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+    ///
+    /// A negative number is until it is released.
     fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
         self.waiter.get().park(py, lock)
     }
 
-    /// For a thread: the permit, once it is decided.
+    /// For a thread: the permit, once it is decided. Raises what `Waiter.result` does.
     fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
         self.waiter.get().result(py)
     }
@@ -403,7 +411,7 @@ impl Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         if !*self.handed_on.get_mut() {
-            let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+            at_end(|py| self.waiter.get().cancel(py));
         }
     }
 }

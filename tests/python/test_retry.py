@@ -377,7 +377,10 @@ def test_a_stream_that_has_begun_is_not_begun_again(limited: bool, pauses: list[
     async def main() -> list[Any]:
         return [item async for item in decorate(astream)()]
 
-    for consume in (lambda: list(decorate(stream)()), lambda: run(main())):
+    def consumed() -> Any:
+        return list(decorate(stream)())
+
+    for consume in (consumed, lambda: run(main())):
         made = 0
         pauses.clear()
         with pytest.raises(Answer) as caught:
