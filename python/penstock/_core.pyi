@@ -193,11 +193,23 @@ class Scope:
     def __exit__(self, *_error: object) -> None: ...
     def __aenter__(self) -> Awaitable[Permit]: ...
     def __aexit__(self, *_error: object) -> Awaitable[None]: ...
-    def begin(self) -> Permit:
-        """For decorators: a permit that is begun; it ends with its release. A thread waits for it."""
+    def begin(self) -> Permit | Acquire:
+        """For decorators: a permit that is begun, or what `penstock._parking.begin` sleeps on."""
 
     def abegin(self) -> Permit | Awaitable[Permit]:
         """For decorators: a permit that is begun, or something that gives one when it is awaited."""
+
+    def enter_now(self, entered: list[Permit]) -> Permit | Acquire:
+        """For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+
+        The permit is noted in ``entered``, too, for a thread that is interrupted before it knows of it.
+        """
+
+    def enter_with(self, permit: Permit) -> None:
+        """For `penstock._parking.enter`: the block begins with the permit that was waited for."""
+
+    def undo(self, permit: Permit) -> None:
+        """For `penstock._parking.enter`: ends a block that was not entered after all."""
 
 @disjoint_base
 class Limiter:
@@ -261,28 +273,17 @@ class Limiter:
             TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
         """
 
-    def acquire(
+    def ask(
         self,
-        tokens: int = 0,
-        *,
-        requests: int = 1,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        key: _Key = None,
-        priority: int = 0,
-        timeout: _Seconds | None = None,
-    ) -> Permit:
-        """Waits for a permit, which the caller releases. A thread that waits here can be interrupted (Ctrl-C).
-
-        Arguments as in `permit`.
-
-        Raises:
-            AcquireTimeout: when there was none in time, or when it is known at once that there will be none;
-                ``retry_after`` says how long it would have taken.
-            CostExceedsLimit: when the cost is above what a rate admits in a whole period.
-            QueueFull: when as many calls wait as may.
-            TypeError, ValueError: for an argument that cannot be.
-        """
+        tokens: int,
+        requests: int,
+        input_tokens: int,
+        output_tokens: int,
+        key: _Key,
+        priority: int,
+        timeout: _Seconds | None,
+    ) -> Permit | Acquire:
+        """For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does."""
 
     def aacquire(
         self,
@@ -374,10 +375,21 @@ class Limiter:
             TypeError, ValueError: for a limit that cannot be, with its name; nothing is changed then.
         """
 
+    def enter_now(self, entered: list[Permit]) -> Permit | Acquire:
+        """For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+
+        The permit is noted in ``entered``, too, for a thread that is interrupted before it knows of it.
+        """
+
+    def enter_with(self, permit: Permit) -> None:
+        """For `penstock._parking.enter`: the block begins with the permit that was waited for."""
+
+    def undo(self, permit: Permit) -> None:
+        """For `penstock._parking.enter`: ends a block that was not entered after all."""
+
     def snapshot(self) -> dict[str, Any]:
         """The numbers that `penstock.Stats` shows."""
 
-    def __enter__(self) -> Permit: ...
     def __exit__(self, *_error: object) -> None: ...
     def __aenter__(self) -> Awaitable[Permit]: ...
     def __aexit__(self, *_error: object) -> Awaitable[None]: ...
@@ -501,11 +513,35 @@ class Attempts:
 
 @final
 class Waiter:
-    """A place in the queue. Awaitable from a task; parked by `penstock._parking` from a thread."""
+    """A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio."""
 
-    def __iter__(self) -> Self: ...
+    def close(self) -> None:
+        """Gives up: leaves the queue, or gives back what was granted. Harmless when it is over."""
+
+    def park(self, lock: _Lock) -> float | None:
+        """For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
+
+        A negative number is until ``lock`` is released, by whoever decides.
+        """
+
+    def result(self) -> Permit:
+        """For a thread: the permit, once it is decided.
+
+        Raises:
+            AcquireTimeout, CostExceedsLimit: if that is the decision.
+            RuntimeError: if it was taken already, or there is none yet.
+        """
+
+@final
+class Acquire:
+    """What one gets who must wait: a task awaits it, once; a thread parks on it.
+
+    Dropped before it is through, it gives up.
+    """
+
+    def __await__(self) -> Generator[Any, Any, Permit]: ...
     def __next__(self) -> Any: ...
-    def send(self, _value: object) -> Any:
+    def send(self, value: object) -> Any:
         """One step of the task that awaits it; the value says nothing."""
 
     def throw(
@@ -519,26 +555,14 @@ class Waiter:
     def close(self) -> None:
         """Gives up: leaves the queue, or gives back what was granted. Harmless when it is over."""
 
-    def park(self, lock: _Lock, deadline: float | None = None) -> float | None:
+    def park(self, lock: _Lock) -> float | None:
         """For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
 
-        A negative number is until ``lock`` is released, by whoever decides. ``deadline`` is when the thread wakes at
-        the latest, on the limiter's clock (`clock_now`).
+        A negative number is until ``lock`` is released, by whoever decides.
         """
 
     def result(self) -> Permit:
-        """For a thread: the permit, once it is decided.
-
-        Raises:
-            AcquireTimeout, CostExceedsLimit: if that is the decision.
-            RuntimeError: if it was taken already, or there is none yet.
-        """
-
-@final
-class Acquire:
-    """What `aacquire` gives to one who must wait: await it once. Dropped without being awaited, it leaves the queue."""
-
-    def __await__(self) -> Generator[Any, Any, Permit]: ...
+        """For a thread: the permit, once it is decided. Raises what `Waiter.result` does."""
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has, told without a tokenizer."""

@@ -1,7 +1,7 @@
 """Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
 
 Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
-Nor may there be a frame of Rust below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
+Nor may a frame of Rust be below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
 unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
 """
 
@@ -23,7 +23,7 @@ Lock = threading.Lock
 
 
 class _Block(Protocol):
-    def enter_now(self, entered: list[Permit], /) -> Any: ...
+    def enter_now(self, entered: list[Permit], /) -> Permit | Acquire: ...
     def undo(self, permit: Permit, /) -> None: ...
     def enter_with(self, permit: Permit, /) -> None: ...
 
@@ -54,16 +54,16 @@ def enter(block: _Block) -> Permit:
     entered: list[Permit] = []
     try:
         permit = block.enter_now(entered)
-        if permit.__class__ is not _core.Permit:
+        if not isinstance(permit, _core.Permit):
             permit = park(permit)
             entered.append(permit)
             block.enter_with(permit)
-        return permit  # type: ignore[no-any-return]
     except BaseException:
         # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
-        for permit in entered:
-            block.undo(permit)
+        for begun in entered:
+            block.undo(begun)
         raise
+    return permit
 
 
 def begin(waiter: Acquire) -> Permit:
@@ -137,7 +137,7 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
-_core.Scope.__enter__ = enter
+_core.Scope.__enter__ = enter  # type: ignore[assignment, method-assign]
 
 
 def pause(seconds: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Gives the permit of a call with these arguments, or something to wait for it: a task awaits that, a thread sleeps on it.
+#: Gives the permit of a call with these arguments, or what to wait on: a task awaits it, a thread sleeps on it.
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -58,7 +58,7 @@ class Terms:
         return usage_of(result) if self.limiter.counts else None
 
     def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
-        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        """What a stream has used by this item. A user's ``usage`` has the last word; providers say it in parts."""
         used = self.used(item)
         if used is None or before is None:
             return used or before
@@ -221,7 +221,7 @@ _UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
 def _unfinished(terms: Terms, permit: Permit, result: Any, again: Again | None = None) -> Any:
     """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs in it.
 
-    A coroutine is what a plain function around a coroutine function gives, as the methods of OpenAI's SDK are; ``again``
+    A coroutine is what a plain function around a coroutine function gives, as OpenAI's methods are; ``again``
     is how its call is tried again.
     """
     permit.suspend()

@@ -84,7 +84,7 @@ class Limiter(_core.Limiter):
             TypeError, ValueError: for an argument that cannot be; nothing is charged then.
         """
         permit = self.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
-        return permit if permit.__class__ is Permit else _parking.park(permit)  # type: ignore[no-any-return]
+        return permit if isinstance(permit, Permit) else _parking.park(permit)
 
     def limit(
         self,

@@ -64,7 +64,7 @@ def usage_of(result: object, depth: int = _DEPTH) -> Usage | None:
         used = _read(_get(result, name))
         if used is not None:
             return used
-    for name in ("raw", "message", "response"):  # LlamaIndex; ChatGeneration; streamed responses' last event
+    for name in ("raw", "message", "response", "chat_message"):  # LlamaIndex; LangChain; OpenAI's last event; AutoGen
         inner = _get(result, name)
         if inner is not None and inner is not result:
             used = usage_of(inner, depth - 1)
@@ -92,9 +92,9 @@ def _usage_of_all(results: Any, depth: int) -> Usage | None:
 
 
 def _get(thing: object, name: str) -> Any:
-    if isinstance(thing, Mapping):
-        return thing.get(name)
     try:
+        if isinstance(thing, Mapping):
+            return thing.get(name)
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001  a property of someone else's class may raise anything
         return None
@@ -115,6 +115,9 @@ def _read(usage: object) -> Usage | None:
     sent = _count(usage, "input_tokens", "prompt_tokens", "prompt_token_count")
     received = _count(usage, "output_tokens", "completion_tokens", "candidates_token_count")
     total = _count(usage, "total_tokens", "total_token_count")
+    thoughts = _count(usage, "thoughts_token_count")  # Google counts them beside the candidates
+    if received is not None and thoughts is not None:
+        received += thoughts
     # Anthropic counts what it writes to its cache, and not what it reads from there; neither is in input_tokens.
     written = _count(usage, "cache_creation_input_tokens")
     if sent is not None and written is not None and total is None:

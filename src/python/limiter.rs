@@ -180,7 +180,7 @@ impl Limiter {
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
 
-    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on.
+    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does.
     #[allow(clippy::too_many_arguments)]
     fn ask(
         &self,
@@ -258,8 +258,9 @@ impl Limiter {
         self.driver.try_admit(py, &Request { timeout: Some(0), ..Request::new(&given)? })
     }
 
-    /// For `penstock._parking.enter`: a permit whose block has begun, noted in `entered`; or what a thread must sleep on
-    /// first.
+    /// For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
+    ///
+    /// The permit is noted in `entered`, too, for a thread that is interrupted before it knows of it.
     fn enter_now(&self, entered: &Bound<'_, PyList>) -> PyResult<Py<PyAny>> {
         scope::enter(&self.driver, &self.one, &self.blocks, entered)
     }
@@ -269,7 +270,7 @@ impl Limiter {
         self.blocks.undo(permit);
     }
 
-    /// For `penstock._parking.enter`: the block begins with the permit that a thread has slept for.
+    /// For `penstock._parking.enter`: the block begins with the permit that was waited for.
     fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
         self.blocks.enter(permit)
     }

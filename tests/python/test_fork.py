@@ -4,8 +4,9 @@ The children do their work and end without running what pytest would do at its e
 status and their stderr.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
 import asyncio
-import contextlib
 import contextvars
 import gc
 import multiprocessing
@@ -87,7 +88,7 @@ def works(limiter, concurrency):
     for permit in permits:
         permit.release()
         permit.release()
-    del permits
+    permits.clear()
     assert idle(limiter)
 
 
@@ -155,12 +156,11 @@ class TestFork:
     def test_blocks_that_end_in_the_child(self):
         limiter = Limiter(concurrency=1)
         pid = None
-        with limiter:
-            with limiter.permit():
-                pid = os.fork()
-                if pid == 0:
-                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                    signal.alarm(20)
+        with limiter, limiter.permit():
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
         if pid == 0:
             status = 1
             try:

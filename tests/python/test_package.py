@@ -113,8 +113,13 @@ def test_signatures_are_those_of_the_contract() -> None:
         "name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share')"
     )
     costs = "(self, /, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0"
-    for name in ("permit", "acquire", "aacquire"):
+    for name in ("permit", "aacquire"):
         assert str(inspect.signature(getattr(Limiter, name))) == f"{costs}, timeout=None)"
+    acquire = inspect.signature(Limiter.acquire)
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in acquire.parameters.values()]
+    plain[0] = plain[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    bare = acquire.replace(parameters=plain, return_annotation=acquire.empty)
+    assert str(bare) == f"{costs}, timeout=None)"
     assert str(inspect.signature(Limiter.try_acquire)) == f"{costs})"
     assert str(inspect.signature(penstock.Rate)) == "(amount, per, *, burst=None, window=True)"
     settle = inspect.signature(penstock.Permit.settle)

@@ -1,5 +1,7 @@
 """Threads, alone and together with event loops, on one limiter."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
 import asyncio
 import contextlib
 import ctypes
@@ -65,7 +67,9 @@ class TestManyThreads:
         assert (stats.granted, stats.in_flight, stats.waiting, stats.cancelled) == (1_200, 0, 0, 0)
 
     def test_a_rate_is_exact(self):
-        limiter = Limiter(requests=Rate(5, 10, burst=5, window=False), tokens=Rate(1_000, 10, burst=1_000, window=False))
+        limiter = Limiter(
+            requests=Rate(5, 10, burst=5, window=False), tokens=Rate(1_000, 10, burst=1_000, window=False)
+        )
         left = []
 
         def work():
@@ -616,7 +620,9 @@ held.release()
 stats = limiter.stats()
 assert (stats.in_flight, stats.waiting) == (0, 0), stats
 """
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         try:
             assert process.stdout.readline() == "waiting\n"
             time.sleep(0.2)
@@ -735,14 +741,17 @@ for _ in range(10):
         assert out == "left\n" * 10
 
     def test_exit_codes_stay(self):
-        run("""
+        run(
+            """
 import os, sys, threading
 from penstock import Limiter
 limiter = Limiter(concurrency=1)
 held = limiter.acquire()
 threading.Thread(target=limiter.acquire, daemon=True).start()
 sys.exit(7)
-""", returncode=7)
+""",
+            returncode=7,
+        )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")

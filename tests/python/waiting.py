@@ -1,5 +1,7 @@
 """What tests of waiting need."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
 import gc
 import subprocess
 import sys
