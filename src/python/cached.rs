@@ -22,14 +22,14 @@ impl<T> Cached<T> {
     #[inline]
     pub fn get_or_make(&self, make: impl FnOnce() -> PyResult<T>) -> PyResult<&T> {
         match self.0.get() {
-            Some(made) => Ok(made),
-            None => self.keep(make()?),
+            Some(kept) => Ok(kept),
+            None => Ok(self.keep(make()?)),
         }
     }
 
     #[cold]
-    fn keep(&self, made: T) -> PyResult<&T> {
-        Ok(self.0.get_or_init(|| made))
+    fn keep(&self, fresh: T) -> &T {
+        self.0.get_or_init(|| fresh)
     }
 }
 
