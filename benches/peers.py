@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Penstock beside other Python rate limiters, in one run: `python benches/peers.py --help`.
+"""Penstock beside other Python rate limiters and retriers, in one run: `python benches/peers.py --help`.
 
 The peers live in an environment of their own, with Penstock's wheel beside them:
 
@@ -22,14 +22,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peerbench.adapters import PEERS
-from peerbench.run import SCENARIOS, SPREADS, Plan, Result, latency, pacing, say, threads, waiting
-from peerbench.tables import latency_tables, pacing_table, threads_table, waiting_tables
+from peerbench.adapters import PEERS, RETRYING
+from peerbench.run import SCENARIOS, SPREADS, Plan, Result, latency, pacing, retry, say, threads, waiting
+from peerbench.tables import latency_tables, pacing_table, retry_tables, threads_table, waiting_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from peerbench.report import Table
+
+EVERYONE = PEERS | RETRYING
 
 
 def about() -> dict[str, str]:
@@ -54,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", choices=SCENARIOS, action="append", help="only this one; may be repeated")
     parser.add_argument(
-        "--peer", choices=list(PEERS), action="append", help="only this one, and the floor; may be repeated"
+        "--peer", choices=list(EVERYONE), action="append", help="only this one, and the floor; may be repeated"
     )
     parser.add_argument("--size", type=int, choices=list(SPREADS), action="append", help="only this many waiting tasks")
     parser.add_argument(
@@ -71,12 +73,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def plan_of(options: argparse.Namespace, skipped: dict[str, str]) -> Plan:
     """Make a plan of what the options ask for and what is installed."""
-    asked = [name for name in PEERS if not options.peer or name in options.peer or name == "floor"]
+    asked = [name for name in EVERYONE if not options.peer or name in options.peer or name == "floor"]
+    present = [name for name in asked if name not in skipped]
     sizes = options.size or [size for size in SPREADS if size <= (10_000 if options.quick else 100_000)]
     if options.million and 1_000_000 not in sizes:
         sizes.append(1_000_000)
     return Plan(
-        peers=[name for name in asked if name not in skipped],
+        peers=[name for name in present if name in PEERS],
+        retrying=[name for name in RETRYING if name in present],
         scenarios=[name for name in SCENARIOS if not options.scenario or name in options.scenario],
         sizes=sorted(sizes),
         repeats=options.repeats or (1 if options.quick else 3),
@@ -89,13 +93,13 @@ def plan_of(options: argparse.Namespace, skipped: dict[str, str]) -> Plan:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, then tell."""
     options = parse(arguments)
-    skipped = {name: reason for name, peer in PEERS.items() if (reason := peer.missing()) is not None}
+    skipped = {name: reason for name, peer in EVERYONE.items() if (reason := peer.missing()) is not None}
     plan = plan_of(options, skipped)
     for name, reason in skipped.items():
         say(f"skipped: {name}: {reason}")
 
     results: Result = {"about": about(), "plan": asdict(plan), "skipped": skipped}
-    results["versions"] = {name: version for name in plan.peers if (version := PEERS[name].version())}
+    results["versions"] = {name: version for name in plan.measured if (version := EVERYONE[name].version())}
     tables: list[Table] = []
     if "latency" in plan.scenarios:
         results["latency"] = latency(plan)
@@ -109,11 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "pacing" in plan.scenarios:
         results["pacing"] = pacing(plan)
         tables.append(pacing_table(results["pacing"], plan))
+    if "retry" in plan.scenarios:
+        results["retry"] = retry(plan)
+        tables += retry_tables(results["retry"], plan)
 
     facts = [f"{key}: {value}" for key, value in results["about"].items()]
     facts.append("versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()))
     facts += [f"skipped: {name}: {reason}" for name, reason in skipped.items()]
-    uses = [f"{name}: {PEERS[name].use}" for name in plan.peers]
+    uses = [f"{name}: {EVERYONE[name].use}" for name in plan.measured]
     print("\n".join(facts), *(table.text() for table in tables), "How each is used\n" + "\n".join(uses), sep="\n\n")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Uncontended calls: one admission with room, in nanoseconds.
+"""Uncontended calls: one admission with room, or one attempt that succeeds, in nanoseconds.
 
 Each call is a statement, compiled into a loop of its own as `timeit` does, so that no function of ours stands between
 the loop and the library. The calls are measured in turn, again and again, in one process: a slow moment of the machine
@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from peerbench.adapters import PEERS
+from peerbench.adapters import PEERS, RETRYING
 from peerbench.peer import Call
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ async def _calibrate(timed: _Timed, target: float) -> None:
         timed.number = max(1, round(timed.number * target / elapsed))
 
 
-async def _run(peers: list[str], repeats: int, target: float) -> list[_Timed]:
+async def _measure(calls: list[tuple[str, Call]], repeats: int, target: float) -> list[_Timed]:
     empty_loop = Call("await", "pass", dict)
     timed = [_Timed("", empty_loop, _compile(empty_loop))]
-    timed += [_Timed(name, call, _compile(call)) for name in peers for call in PEERS[name].calls()]
+    timed += [_Timed(name, call, _compile(call)) for name, call in calls]
     for one in timed:
         await _calibrate(one, target)
     failed = [one for one in timed if one.error is not None]
@@ -89,10 +89,20 @@ async def _run(peers: list[str], repeats: int, target: float) -> list[_Timed]:
     return timed + failed
 
 
-def run(peers: list[str], repeats: int, target: float) -> dict[str, object]:
-    """Measure every call of the peers; `target` is the length of one sample in seconds. Times are in nanoseconds."""
+def admissions(peers: list[str], repeats: int, target: float) -> dict[str, object]:
+    """Measure every uncontended call of the peers; `target` is the length of one sample in seconds."""
+    return _run([(name, call) for name in peers for call in PEERS[name].calls()], repeats, target)
+
+
+def retries(peers: list[str], repeats: int, target: float) -> dict[str, object]:
+    """Measure what a decorator that retries costs a call that succeeds; `target` as above."""
+    return _run([(name, call) for name in peers for call in RETRYING[name].retries()], repeats, target)
+
+
+def _run(calls: list[tuple[str, Call]], repeats: int, target: float) -> dict[str, object]:
+    """Measure calls, each with the name of its peer. Times are in nanoseconds."""
     warnings.simplefilter("ignore")  # a library's deprecations are not our subject
-    timed = asyncio.run(_run(peers, repeats, target))
+    timed = asyncio.run(_measure(calls, repeats, target))
     loop = min(min(one.samples) for one in timed if not one.peer)
     return {
         "loop_ns": loop * 1e9,

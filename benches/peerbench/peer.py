@@ -22,6 +22,9 @@ CASES: Mapping[str, str] = {
 }
 """The uncontended calls, in the order of the report."""
 
+BARE = "@limiter.limit(tokens=10)"
+"""The decorator of the gate without retries, which the retrying ones are compared with."""
+
 ROOM = 10**9
 """An amount per second that no loop in Python can use up."""
 
@@ -64,7 +67,7 @@ class Threads:
 
 
 class Peer(ABC):
-    """One limiter under measurement.
+    """One limiter, or one library that retries, under measurement.
 
     An adapter imports its library inside its methods, so that listing the adapters costs nothing and a process that
     measures one limiter loads only that one.
@@ -95,6 +98,10 @@ class Peer(ABC):
 
     def calls(self) -> Sequence[Call]:
         """List the uncontended calls that this library offers."""
+        return ()
+
+    def retries(self) -> Sequence[Call]:
+        """List decorated calls that succeed at the first attempt; the variant of each is its decorator."""
         return ()
 
     def waits(self) -> Mapping[str, WaitsFactory]:

@@ -15,7 +15,7 @@ from peerbench.adapters import PEERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SCENARIOS = ("latency", "threads", "waiting", "pacing")
+SCENARIOS = ("latency", "threads", "waiting", "pacing", "retry")
 
 SPREADS = {1_000: 4, 10_000: 5, 100_000: 20, 1_000_000: 100}
 """How many tasks wait, and over how many seconds they are let through.
@@ -37,6 +37,9 @@ class Plan:
     """What to run, how often and for how long."""
 
     peers: list[str]
+    """The limiters."""
+    retrying: list[str]
+    """What the scenario `retry` compares."""
     scenarios: list[str]
     sizes: list[int]
     """How many tasks wait."""
@@ -53,6 +56,13 @@ class Plan:
     def paced(self) -> int:
         """How many tasks wait for the slow rate."""
         return max(100, PACED // self.faster)
+
+    @property
+    def measured(self) -> list[str]:
+        """Who takes part in the scenarios, in the order of the report."""
+        limiters = self.peers if any(name != "retry" for name in self.scenarios) else []
+        retrying = self.retrying if "retry" in self.scenarios else []
+        return list(dict.fromkeys(limiters + retrying))
 
 
 class MeasurementError(Exception):
@@ -107,6 +117,12 @@ def latency(plan: Plan) -> Result:
     """Time uncontended calls, all in one process, in turn."""
     say(f"latency, {plan.rounds} rounds")
     return measure(1800, task="latency", peers=plan.peers, repeats=plan.rounds, target=plan.sample)
+
+
+def retry(plan: Plan) -> Result:
+    """Time decorated calls that succeed at the first attempt, all in one process, in turn."""
+    say(f"retry, {plan.rounds} rounds")
+    return measure(600, task="retry", peers=plan.retrying, repeats=plan.rounds, target=plan.sample)
 
 
 def threads(plan: Plan) -> list[Result]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from peerbench.adapters import PEERS
-from peerbench.peer import CASES
+from peerbench.peer import BARE, CASES
 from peerbench.report import Table, number
 from peerbench.run import BURST_SECONDS, PACING, THREAD_CALLS, THREADS, Plan, Result
 
@@ -67,6 +67,37 @@ def latency_tables(result: Result, plan: Plan) -> list[Table]:
             if not mine:
                 reason = f"{name}: {PEERS[name].cannot.get(case, 'not offered')}"
                 table.rows.append([name, "-", table.mark("-", reason), "-", "-", "-"])
+        tables.append(table)
+    return tables
+
+
+def retry_tables(result: Result, plan: Plan) -> list[Table]:
+    """Make a table for coroutines and one for functions."""
+    tables = []
+    for case in ("decorated coroutine", "decorated function"):
+        calls = [call for call in result["calls"] if call["case"] == case]
+        floor = min((min(call["ns"]) for call in calls if call["peer"] == "floor" and call["ns"]), default=None)
+        bare = min((min(call["ns"]) for call in calls if call["variant"] == BARE and call["ns"]), default=None)
+        table = Table(
+            f"Retries: {case} that succeeds",
+            f"{CASES[case][0].upper()}{CASES[case][1:]}, no attempt fails: nanoseconds per call without the loop's "
+            f"own, best and median of {plan.rounds} interleaved samples. Ratios are of the best, to the undecorated "
+            f"call (x floor) and to the gate that does not retry, `{BARE}` (x gate).",
+            ("", "decorator", "min ns", "median ns", "x floor", "x gate"),
+        )
+        for call in calls:
+            ns = call["ns"]
+            best = min(ns, default=None)
+            table.rows.append(
+                [
+                    call["peer"],
+                    f"`{call['variant']}`" if call["variant"] else "none",
+                    number(best) if ns else table.mark("-", f"{call['peer']}: {call['error']}"),
+                    number(statistics.median(ns) if ns else None),
+                    number(best / floor if best is not None and floor else None, 1),
+                    number(best / bare if best is not None and bare else None, 2),
+                ]
+            )
         tables.append(table)
     return tables
 

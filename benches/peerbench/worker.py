@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TASKS: dict[str, Callable[..., dict[str, object]]] = {
-    "latency": latency.run,
+    "latency": latency.admissions,
     "paced": waiting.paced,
     "parked": waiting.parked,
+    "retry": latency.retries,
     "threads": threads.run,
 }
 

@@ -1,8 +1,8 @@
 """Where calls sleep that must wait: threads here, and tasks of async libraries that are not asyncio.
 
 Threads park in Python, on a lock, so that signals reach them: a sleep in Rust would hold Ctrl-C back until it is over.
-Nor may there be a frame of Rust below them. Before 3.14 the interpreter, when it exits, ends a daemon thread that wakes
-by unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
+Nor may a frame of Rust be below them. Before 3.14 the interpreter ends, when it exits, a daemon thread that wakes by
+unwinding its stack, and a frame of Rust on it takes that for a crash. So what must wait comes back to Python first.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def enter(block: _Block) -> Permit:
             permit = park(permit)
             entered.append(permit)
             block.enter_with(permit)
-        return permit  # noqa: TRY300  to be interrupted here is still to be handled here
     except BaseException:
         # Ctrl-C may come when the block has begun already, but Python does not know of it yet.
         for begun in entered:
             block.undo(begun)
         raise
+    return permit
 
 
 def begin(waiter: Acquire) -> Permit:
@@ -137,7 +137,7 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
-_core.Scope.__enter__ = enter  # type: ignore[method-assign]
+_core.Scope.__enter__ = enter  # type: ignore[assignment, method-assign]
 
 
 def pause(seconds: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Gives the permit of a call with these arguments, or something to wait for it: a task awaits that, a thread sleeps on it.
+#: Gives the permit of a call with these arguments, or what to wait on: a task awaits it, a thread sleeps on it.
 Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -58,7 +58,7 @@ class Terms:
         return usage_of(result) if self.limiter.counts else None
 
     def used_so_far(self, item: object, before: Usage | None) -> Usage | None:
-        """What a stream has used by this item of it. A user's ``usage`` has the last word; providers say it in parts."""
+        """What a stream has used by this item. A user's ``usage`` has the last word; providers say it in parts."""
         used = self.used(item)
         if used is None or before is None:
             return used or before
@@ -154,10 +154,9 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                     if permit is not None:
                         permit.release()
                 await _parking.apause(delay)
-        except BaseException:
+        finally:
             if call is not None:
                 call.end()
-            raise
 
     return wrapper if retry is None else persistent
 
@@ -200,18 +199,17 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                             raise
                     else:
                         if result.__class__ in _UNFINISHED:
-                            held, permit = permit, None
-                            return _unfinished(terms, held, result, Again(call, function, args, kwargs))
+                            held, permit, again, call = permit, None, Again(call, function, args, kwargs), None
+                            return _unfinished(terms, held, result, again)
                         terms.settle(permit, result)
                         return result
                 finally:
                     if permit is not None:
                         permit.release()
                 _parking.pause(delay)
-        except BaseException:
+        finally:
             if call is not None:
                 call.end()
-            raise
 
     return wrapper if retry is None else persistent
 
@@ -223,7 +221,7 @@ _UNFINISHED = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})
 def _unfinished(terms: Terms, permit: Permit, result: Any, again: Again | None = None) -> Any:
     """What a call gives whose result is not over yet: that holds the call's permit from here on, and runs in it.
 
-    A coroutine is what a plain function around a coroutine function gives, as the methods of OpenAI's SDK are; ``again``
+    A coroutine is what a plain function around a coroutine function gives, as OpenAI's methods are; ``again``
     is how its call is tried again.
     """
     permit.suspend()
@@ -281,9 +279,8 @@ async def _persist(
             await _parking.apause(delay)
             entry: Any = terms.scope(again.args, again.kwargs).abegin()
             permit = entry if entry.__class__ is Permit else await entry
-    except BaseException:
+    finally:
         again.call.end()
-        raise
 
 
 # Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
@@ -296,24 +293,13 @@ def _generator(  # noqa: PLR0915  one loop, which reads best in one piece
 ) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912, PLR0915
         call: Attempts | None = None
-<<<<<<< HEAD
         try:
             while True:
                 permit = begin(args, kwargs)
+                if permit.__class__ is not Permit:
+                    permit = _parking.begin(permit)
                 used: Usage | None = None
                 streamed = False
-=======
-        while True:
-            permit = begin(args, kwargs)
-            if permit.__class__ is not Permit:
-                permit = _parking.begin(permit)
-            used: Usage | None = None
-            streamed = False
-            try:
-                call = call or (retry.start(terms.limiter) if retry is not None else None)
-                inner = make(*args, **kwargs)
-                step, sent = inner.send, None
->>>>>>> main
                 try:
                     call = call or (retry.start(terms.limiter) if retry is not None else None)
                     inner = make(*args, **kwargs)

@@ -43,7 +43,7 @@ def verdict_of(error: BaseException, handled: int = 0) -> Verdict | None:
     the call raises (in a fallback, say), but no part of it.
     """
     for current in chain(error, handled):
-        if isinstance(current, PenstockError):
+        if issubclass(type(current), PenstockError):  # by type: isinstance() asks the exception itself
             return None
         verdict = _read(current)
         # An exception after a good answer is one about what the answer says.
@@ -78,7 +78,7 @@ def _read(error: BaseException) -> Verdict | None:
             return _answer(status, headers, _body(error, response), provider)
     if modules & _TRANSPORTS and isinstance(body := get(error, "body"), dict):
         # An error inside a stream that began well: OpenAI's SDK keeps what it says, and nothing of the answer.
-        verdict = _answer(200, None, body, provider)
+        verdict = _answer(200, None, body if "error" in body else {"error": body}, provider)
         if verdict.kind != "ok":
             return verdict
     unanswered = any(mark in kind.__name__ for kind in type(error).__mro__ for mark in _UNANSWERED)

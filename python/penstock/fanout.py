@@ -13,7 +13,7 @@ from penstock.progress import Progress
 from penstock.usage import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
@@ -32,9 +32,7 @@ def gather(
 ) -> asyncio.Future[list[Any]]:
     """See `Limiter.gather`."""
     try:
-        for awaitable in awaitables:
-            if not inspect.isawaitable(awaitable):
-                raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
+        _check(awaitables)
         scopes = _scopes(limiter, tokens, len(awaitables))
         loop = asyncio.get_running_loop()
     except BaseException:
@@ -60,6 +58,12 @@ def gather(
         shown.__enter__()
         together.add_done_callback(lambda _: shown.__exit__(None, None, None))
     return together
+
+
+def _check(awaitables: Sequence[object]) -> None:
+    for awaitable in awaitables:
+        if not inspect.isawaitable(awaitable):
+            raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
 
 
 def _scopes(limiter: Limiter, tokens: int | Sequence[int], count: int) -> list[Scope]:

@@ -163,7 +163,7 @@ class Retry:
     def _asked(self, error: Exception, verdict: Verdict | None) -> float | bool | None:
         """True to go by the verdict, seconds to wait, or None not to retry at all."""
         answer: Any = None
-        if self._on is not None and not isinstance(error, PenstockError):
+        if self._on is not None and not issubclass(type(error), PenstockError):
             on: Any = self._on
             answer = (isinstance(error, on) or None) if _are_exceptions(on) else on(error)
         if answer is False:
@@ -212,15 +212,15 @@ class Retry:
                         if delay is None:
                             raise
                     await _parking.apause(delay)
-            except BaseException:
+            finally:
                 call.end()
-                raise
 
         return wrapper
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = self.start()
+            finished = True
             try:
                 while True:
                     try:
@@ -232,12 +232,13 @@ class Retry:
                     else:
                         if result.__class__ is CoroutineType:
                             # A plain function around a coroutine function, as the methods of OpenAI's SDK are.
+                            finished = False
                             return self._finish(call, result, lambda: function(*args, **kwargs))
                         return result
                     _parking.pause(delay)
-            except BaseException:
-                call.end()
-                raise
+            finally:
+                if finished:
+                    call.end()
 
         return wrapper
 
@@ -256,9 +257,8 @@ class Retry:
                         raise
                 attempt = None
                 await _parking.apause(delay)
-        except BaseException:
+        finally:
             call.end()
-            raise
 
     # A stream that fails is begun anew only while nobody has seen any of it. What is sent and thrown in reaches it.
 

@@ -3,6 +3,7 @@
 mod cached;
 mod convert;
 mod driver;
+mod ending;
 mod errors;
 mod event_loop;
 mod limiter;

@@ -11,6 +11,7 @@ use crate::gate::Grant;
 
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
+use super::ending::at_end;
 use super::nesting::Token;
 
 /// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
@@ -66,35 +67,30 @@ impl Nested {
 
     /// The call must wait. What the permit outside was charged is taken back, to be charged when the call leaves: a charge
     /// that is older than its departure would let others leave in the same moment.
-    ///
-    /// Nobody is woken here: what comes back is for this call first.
     pub fn defer(&mut self) {
         if let Some(covered) = self.covered
             && !std::mem::replace(&mut self.deferred, true)
         {
             let parent = self.parent.get();
-            parent.replace_charge(parent.total().minus(covered));
+            parent.recharge(parent.total().minus(covered));
         }
     }
 
     /// The call has its permit: from here on the cover is used.
     fn spend(mut self) -> Outside {
         let covered = self.covered();
-        self.covered = None;
+        let taken = self.covered.take().unwrap_or_default();
         let permit = Python::attach(|py| self.parent.clone_ref(py));
         permit.get().held.lock().inside = true;
-        Outside { permit, covered, used: Mutex::new(covered) }
+        Outside { permit, covered, used: Mutex::new(covered), deferred: taken.minus(covered) }
     }
 }
 
 impl Drop for Nested {
     fn drop(&mut self) {
         if let Some(covered) = self.covered {
-            let parent = self.parent.get();
-            if self.deferred {
-                parent.replace_charge(parent.total().plus(covered));
-            }
-            parent.held.lock().cover = true;
+            let deferred = if self.deferred { covered } else { cost::Cost::default() };
+            self.parent.get().uncover(deferred);
         }
     }
 }
@@ -106,6 +102,8 @@ struct Outside {
     covered: cost::Cost,
     /// What of that is charged now: less, if the nested call has settled for less.
     used: Mutex<cost::Cost>,
+    /// What it was given back when the nested call had to wait.
+    deferred: cost::Cost,
 }
 
 struct Held {
@@ -141,6 +139,14 @@ impl Permit {
     fn take_cover(&self) -> Option<cost::Cost> {
         let covers = std::mem::replace(&mut self.held.lock().cover, false);
         covers.then(|| self.total())
+    }
+
+    /// A call inside never left: the next one is the first. What the permit was given back for it is charged again.
+    fn uncover(&self, deferred: cost::Cost) {
+        if !deferred.is_free() {
+            self.recharge(self.total().plus(deferred));
+        }
+        self.held.lock().cover = true;
     }
 
     /// When its call left.
@@ -188,16 +194,9 @@ impl Permit {
         self.driver.release(py, &grant);
     }
 
-    /// Replaces what is charged in all, and wakes whom that sets free.
-    fn recharge(&self, py: Python<'_>, actual: cost::Cost) {
-        self.replace_charge(actual);
-        if self.driver.gate.lock().waiting() > 0 {
-            self.driver.pump(py);
-        }
-    }
-
-    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers.
-    fn replace_charge(&self, actual: cost::Cost) {
+    /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers. Whom that sets free
+    /// is for the caller to look after.
+    fn recharge(&self, actual: cost::Cost) {
         let mut own = actual;
         if let Some(outside) = &self.outside {
             own = actual.minus(outside.covered);
@@ -205,7 +204,7 @@ impl Permit {
             let before = std::mem::replace(&mut *outside.used.lock(), used);
             if used != before {
                 let parent = outside.permit.get();
-                parent.replace_charge(parent.total().minus(before).plus(used));
+                parent.recharge(parent.total().minus(before).plus(used));
             }
         }
         let mut grant = self.held.lock().grant;
@@ -248,7 +247,8 @@ impl Permit {
         };
         // What calls inside have used is theirs to settle.
         if !inside {
-            self.recharge(py, cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
+            self.recharge(cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
+            self.driver.pump(py);
         }
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Permit {
             self.driver.nesting.leave(py, token);
         }
         if let Some(outside) = &self.outside {
-            outside.permit.get().held.lock().cover = true;
+            outside.permit.get().uncover(outside.deferred);
         }
         if self.driver.abandon(Ok(grant)) {
             self.driver.pump(py);
@@ -327,7 +327,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.held.get_mut().released {
-            let _ = Python::try_attach(|py| self.give_back(py));
+            at_end(|py| self.give_back(py));
         }
     }
 }

@@ -9,6 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::cached::{Cached, intern};
 use super::driver::{Driver, Entry};
+use super::ending::at_end;
 use super::permit::Permit;
 use super::request::Request;
 use super::waiter::{Acquire, Step, Waiter, given, thrown};
@@ -252,7 +253,7 @@ impl Entering {
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+        at_end(|py| self.waiter.get().cancel(py));
     }
 }
 

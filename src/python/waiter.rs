@@ -18,6 +18,7 @@ use crate::queue::Ticket;
 use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
+use super::ending::at_end;
 use super::errors::refused;
 use super::event_loop::{self, LoopId};
 use super::permit::{Nested, Permit};
@@ -129,19 +130,20 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
+    /// Gives back what it had of the permit that it waited inside of.
+    fn uncover(&self) {
+        let nested = self.nested.lock().take();
+        drop(nested); // not under the lock: its end may run anything
+    }
+
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done);
+        self.uncover();
         match before {
             State::Settled(outcome) => Some(*outcome),
             _ => None,
         }
-    }
-
-    /// What the permit outside covers is its own again.
-    fn uncover(&self) {
-        let nested = self.nested.lock().take();
-        drop(nested);
     }
 
     /// Gives up: leaves the queue, or gives the grant back.
@@ -409,7 +411,7 @@ impl Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         if !*self.handed_on.get_mut() {
-            let _ = Python::try_attach(|py| self.waiter.get().cancel(py));
+            at_end(|py| self.waiter.get().cancel(py));
         }
     }
 }

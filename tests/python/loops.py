@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
 
 import penstock
-import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
 
 T = TypeVar("T")
 

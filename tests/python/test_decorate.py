@@ -8,14 +8,17 @@ import functools
 import gc
 import inspect
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import penstock
 import pytest
 from loops import IDLE, lasting, new_loop, run, spent, standing, turns
+
+import penstock
 from penstock import Limiter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ def test_a_function_that_gives_a_coroutine(limiter: Limiter) -> None:
 
 @pytest.mark.parametrize("wrong", [5, None, "text", object()])
 def test_what_cannot_be_called_is_not_decorated(limiter: Limiter, wrong: Any) -> None:
-    with pytest.raises(TypeError, match="limit.. decorates functions, not"):
+    with pytest.raises(TypeError, match=r"limit\(\) decorates functions, not"):
         limiter.limit()(wrong)
 
 
@@ -405,8 +408,11 @@ def test_usage_settles_the_permit(used: Any, expected: tuple[int, ...], kind: st
 
 @pytest.mark.parametrize(
     "nonsense",
-    [-1, 1.5, float("nan"), 10**30, True, "many", [3], {}, {"words": 3}, {"input_tokens": "many"}, object()]
-    + [{"tokens": 5, "input_tokens": "many", "output_tokens": 3}, {"input_tokens": -1, "output_tokens": 3}],
+    [
+        *(-1, 1.5, float("nan"), 10**30, True, "many", [3], {}, {"words": 3}, {"input_tokens": "many"}, object()),
+        {"tokens": 5, "input_tokens": "many", "output_tokens": 3},
+        {"input_tokens": -1, "output_tokens": 3},
+    ],
 )
 @pytest.mark.parametrize("kind", ["function", "coroutine", "generator", "async generator"])
 def test_usage_that_is_nonsense_says_so_and_holds_nothing(limiter: Limiter, nonsense: Any, kind: str) -> None:
@@ -461,7 +467,7 @@ def test_a_limiter_that_counts_no_tokens_does_not_look_for_usage() -> None:
 
 
 def test_a_stream_of_usage_is_put_together() -> None:
-    """OpenAI says it in the last chunk; Anthropic the input in the first event and the output, growing, in later ones."""
+    """OpenAI says it in the last chunk; Anthropic the input in the first event, and the output in later ones."""
     limiter = Limiter(tokens=lasting(1_000), input_tokens=lasting(1_000), output_tokens=lasting(1_000))
     decorated = limiter.limit(tokens=100, input_tokens=70, output_tokens=30)
 

@@ -11,9 +11,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import penstock
 import pytest
 from loops import IDLE, LOOPS, lasting, run, spent, standing, turns, until
+
+import penstock
 from penstock import Limiter, per_second
 
 
@@ -79,7 +80,13 @@ async def _duplicates() -> list[Any]:
 
 
 async def _mixed() -> list[Any]:
-    return [give(1), asyncio.create_task(give(2)), await done_future(), Awaitable(4), asyncio.ensure_future(Awaitable(5))]
+    return [
+        give(1),
+        asyncio.create_task(give(2)),
+        await done_future(),
+        Awaitable(4),
+        asyncio.ensure_future(Awaitable(5)),
+    ]
 
 
 async def _one_fails() -> list[Any]:
@@ -111,7 +118,7 @@ CASES = [
 async def ending(future: Any) -> Any:
     try:
         results = await future
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         return ("raised", type(error), str(error))
     return [(type(result), str(result)) if isinstance(result, BaseException) else result for result in results]
 
@@ -599,7 +606,9 @@ def test_map_carries_the_context_into_its_threads() -> None:
     assert Limiter().map(lambda _: variable.get(), range(3)) == ["around"] * 3
 
 
-def test_progress_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     limiter = Limiter(concurrency=2)
 
     async def main() -> None:
@@ -616,5 +625,3 @@ def test_progress_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]
     assert "2/2 done, 0 in flight, 0 waiting" in shown
     assert "3 done" in shown
     assert shown.count("\n") == 3
-
-

@@ -12,9 +12,10 @@ import weakref
 from datetime import timedelta
 from typing import Any
 
-import penstock
 import pytest
 from loops import IDLE, LOOPS, lasting, run, spent, standing, turns, until
+
+import penstock
 from penstock import Limiter, Rate, per_day, per_hour, per_minute, per_second
 
 # Making one.

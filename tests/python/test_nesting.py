@@ -6,9 +6,10 @@ import asyncio
 import contextvars
 from typing import Any
 
-import penstock
 import pytest
 from loops import IDLE, lasting, run, spent, standing, turns
+
+import penstock
 from penstock import Limiter, per_second
 
 

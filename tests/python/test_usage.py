@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 from loops import lasting, spent
+
 from penstock import Limiter, Usage
 from penstock.usage import usage_of
 
@@ -88,16 +89,24 @@ ANTHROPIC_DELTA = Plain(
 )
 GOOGLE = Plain(
     text="Hello", candidates=[Plain()],
-    usage_metadata=Plain(prompt_token_count=30, candidates_token_count=12, thoughts_token_count=8, total_token_count=50),
+    usage_metadata=Plain(
+        prompt_token_count=30, candidates_token_count=12, thoughts_token_count=8, total_token_count=50
+    ),
 )  # fmt: skip
 LANGCHAIN_MESSAGE = Plain(
     content="Hello", type="ai", additional_kwargs={}, response_metadata={"token_usage": CHAT},
-    usage_metadata={"input_tokens": 30, "output_tokens": 12, "total_tokens": 42, "input_token_details": {"cache_read": 9}},
+    usage_metadata={
+        "input_tokens": 30, "output_tokens": 12, "total_tokens": 42, "input_token_details": {"cache_read": 9},
+    },
 )  # fmt: skip
 LANGCHAIN_GENERATION = Plain(text="Hello", generation_info={}, message=LANGCHAIN_MESSAGE)
-LLAMA_CHAT = Plain(message=Plain(role="assistant", content="Hello"), raw=Plain(choices=[], usage=Plain(**CHAT)), delta=None)
+LLAMA_CHAT = Plain(
+    message=Plain(role="assistant", content="Hello"), raw=Plain(choices=[], usage=Plain(**CHAT)), delta=None
+)
 LLAMA_COMPLETION = Plain(text="Hello", raw={"choices": [], "usage": CHAT}, additional_kwargs={})
-AUTOGEN_RESULT = Plain(finish_reason="stop", content="Hello", cached=False, usage=Plain(prompt_tokens=30, completion_tokens=12))
+AUTOGEN_RESULT = Plain(
+    finish_reason="stop", content="Hello", cached=False, usage=Plain(prompt_tokens=30, completion_tokens=12)
+)
 AUTOGEN_MESSAGE = Plain(source="agent", content="Hello", models_usage=Plain(prompt_tokens=30, completion_tokens=12))
 AUTOGEN_QUESTION = Plain(source="user", content="Hello?", models_usage=None)
 
@@ -111,7 +120,10 @@ AUTOGEN_QUESTION = Plain(source="user", content="Hello?", models_usage=None)
         (GOOGLE, Usage(50, 30, 20)),  # thoughts are output
         (LANGCHAIN_MESSAGE, Usage(42, 30, 12)),
         (LANGCHAIN_GENERATION, Usage(42, 30, 12)),
-        (Plain(generations=[[LANGCHAIN_GENERATION]], llm_output={"token_usage": CHAT, "model_name": "x"}), Usage(42, 30, 12)),
+        (
+            Plain(generations=[[LANGCHAIN_GENERATION]], llm_output={"token_usage": CHAT, "model_name": "x"}),
+            Usage(42, 30, 12),
+        ),
         (Plain(generations=[[LANGCHAIN_GENERATION], [LANGCHAIN_GENERATION]], llm_output=None), Usage(84, 60, 24)),
         (Plain(generations=[LANGCHAIN_GENERATION], llm_output={}), Usage(42, 30, 12)),
         ({"messages": [Plain(content="Hello?", type="human"), LANGCHAIN_MESSAGE]}, Usage(42, 30, 12)),
@@ -168,11 +180,42 @@ ENDLESS.append(ENDLESS)
 
 @pytest.mark.parametrize(
     "result",
-    [None, "text", b"bytes", 5, 1.5, True, [], (), {}, set(), object(), int, len, Raising(), Everything(), Itself(), ENDLESS]
-    + [mock.Mock(), mock.MagicMock(), Plain(usage="much"), Plain(usage=5), Plain(usage=[1, 2]), Plain(usage=lambda: CHAT)]
+    [
+        None,
+        "text",
+        b"bytes",
+        5,
+        1.5,
+        True,
+        [],
+        (),
+        {},
+        set(),
+        object(),
+        int,
+        len,
+        Raising(),
+        Everything(),
+        Itself(),
+        ENDLESS,
+    ]
+    + [
+        mock.Mock(),
+        mock.MagicMock(),
+        Plain(usage="much"),
+        Plain(usage=5),
+        Plain(usage=[1, 2]),
+        Plain(usage=lambda: CHAT),
+    ]
     + [RaisingMapping(usage=CHAT), {"usage": None}, {"usage": {}}, {"usage": {"total_tokens": "7"}}, [1.0] * 5, [[0.5]]]
     + [{"usage": {"total_tokens": value}} for value in (-1, 1.5, True, 10**15, 10**30)]
-    + [Plain(messages="text"), Plain(messages=[]), Plain(generations=5), Plain(llm_output="x"), {"messages": [None, "a"]}],
+    + [
+        Plain(messages="text"),
+        Plain(messages=[]),
+        Plain(generations=5),
+        Plain(llm_output="x"),
+        {"messages": [None, "a"]},
+    ],
     ids=lambda result: type(result).__name__,
 )
 def test_what_says_nothing_says_nothing(result: Any) -> None:
@@ -205,7 +248,9 @@ def test_usage_of_a_stream_grows() -> None:
     assert Usage(7).grown_to(Usage(9)) == Usage(9)
 
 
-@pytest.mark.parametrize("result", [ANTHROPIC, GOOGLE, LANGCHAIN_MESSAGE, LLAMA_CHAT, AUTOGEN_RESULT, [AUTOGEN_MESSAGE]])
+@pytest.mark.parametrize(
+    "result", [ANTHROPIC, GOOGLE, LANGCHAIN_MESSAGE, LLAMA_CHAT, AUTOGEN_RESULT, [AUTOGEN_MESSAGE]]
+)
 def test_results_settle_permits(result: Any) -> None:
     limiter = Limiter(tokens=lasting(100_000), input_tokens=lasting(100_000), output_tokens=lasting(100_000))
     expected = usage_of(result)

@@ -1,4 +1,4 @@
-"""One file per limiter. To add one: write its file, and put its class into `PEERS`."""
+"""One file per library. To add one: write its file, and put its class into `PEERS`, into `RETRYING`, or into both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from peerbench.adapters.llamaindex import LlamaIndex
 from peerbench.adapters.penstock import Penstock
 from peerbench.adapters.pyrate import PyrateLimiter
 from peerbench.adapters.semaphore import Semaphore
+from peerbench.adapters.stamina import Stamina
+from peerbench.adapters.tenacity import Tenacity
 from peerbench.adapters.throttled import ThrottledPy
 
 if TYPE_CHECKING:
@@ -34,3 +36,6 @@ PEERS: dict[str, Peer] = {
     )
 }
 """Every limiter that can be measured, in the order of the report."""
+
+RETRYING: dict[str, Peer] = {peer.name: peer for peer in (PEERS["floor"], PEERS["penstock"], Tenacity(), Stamina())}
+"""Everything whose retries can be measured, in the order of the report."""

@@ -80,6 +80,13 @@ class Floor(Peer):
             Call("decorated function", "call()", lambda: {"call": empty_function}, 0, "undecorated"),
         )
 
+    def retries(self) -> Sequence[Call]:
+        """Offer both without a decorator."""
+        return (
+            Call("decorated coroutine", "await call()", lambda: {"call": empty_coroutine}, 0),
+            Call("decorated function", "call()", lambda: {"call": empty_function}, 0),
+        )
+
     def waits(self) -> Mapping[str, WaitsFactory]:
         """Park on bare futures."""
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from peerbench.adapters.empty import empty_coroutine, empty_function
 from peerbench.figures import Shape
-from peerbench.peer import Call, Peer, Threads, Waits, WaitsFactory
+from peerbench.peer import BARE, Call, Peer, Threads, Waits, WaitsFactory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from penstock import Limiter
 
 _MOST = 10**10
 """The largest amount a rate takes, per minute."""
@@ -68,6 +70,27 @@ class Penstock(Peer):
             Call("with", "with limiter: pass", three, 3),
             Call("with", "with limiter.permit(tokens=10): pass", three, 3, "permit(tokens=10)"),
             Call("decorated function", "function()", three, 3),
+        )
+
+    def retries(self) -> Sequence[Call]:
+        """Offer the gate alone, the gate with retries, and retries alone."""
+        from penstock import Limiter, Rate, Retry
+
+        def both(decorate: Callable[[Callable[[], object]], object]) -> dict[str, object]:
+            return {"coroutine": decorate(empty_coroutine), "function": decorate(empty_function)}
+
+        def limiter() -> Limiter:
+            return Limiter(requests=Rate(_MOST, 60), tokens=Rate(_MOST, 60), concurrency=_PLACES)
+
+        ways: tuple[tuple[str, int, Callable[[], dict[str, object]]], ...] = (
+            (BARE, 3, lambda: both(limiter().limit(tokens=10))),
+            ("@limiter.limit(tokens=10, retry=Retry())", 3, lambda: both(limiter().limit(tokens=10, retry=Retry()))),
+            ("@Retry()", 0, lambda: both(Retry())),
+        )
+        return tuple(
+            Call(case, statement, names, dimensions, variant=decorator)
+            for case, statement in (("decorated coroutine", "await coroutine()"), ("decorated function", "function()"))
+            for decorator, dimensions, names in ways
         )
 
     def waits(self) -> Mapping[str, WaitsFactory]:

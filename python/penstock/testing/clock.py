@@ -1,7 +1,7 @@
 """Virtual time: hours of waiting in milliseconds.
 
-While `virtual_time` holds, the clock of every limiter and of asyncio's own event loops stands still as long as anyone
-is at work, and jumps to the next wake-up when all wait. So waits take no time, and happen exactly when they are due.
+While `virtual_time` holds, the clock of every limiter and of asyncio's event loops stands still as long as anyone is
+at work, and jumps to the next wake-up when all wait. So waits take no time, and happen exactly when they are due.
 
 Who waits is known of event loops and of threads that wait for a permit: they sleep here. Of other threads it is told by
 where they stand: one that waits for another (`threading`, `queue`, `concurrent.futures`) waits, any other is at work,
@@ -89,7 +89,7 @@ def virtual_time() -> _Hold:
     limiters keep the time that has passed.
 
     What it cannot do: ``time.sleep``, ``time.monotonic`` and C code stay real; a thread that is at work, or in
-    ``time.sleep``, holds time back for as long as it gets on and `PATIENCE` (a second) more; an answer of another host
+    ``time.sleep``, holds time back while it gets on and `PATIENCE` (a second) more; an answer from another host
     or process may come later than a virtual timeout; event loops other than asyncio's own (uvloop) and trio have clocks
     of their own, so that a call that must wait in them fails with `RuntimeError`.
 
