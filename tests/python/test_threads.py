@@ -562,7 +562,7 @@ class TestExceptionsFromOutside:
                     while True:
                         with limiter.permit(3, timeout=1):
                             pass
-                except Killed:  # noqa: PERF203
+                except Killed:
                     return
                 except AcquireTimeout:
                     continue
