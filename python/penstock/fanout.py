@@ -7,7 +7,7 @@ import contextvars
 import functools
 import inspect
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from penstock.progress import Progress
 from penstock.usage import usage_of
@@ -66,16 +66,13 @@ def _check(awaitables: Sequence[object]) -> None:
             raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
 
 
-def _scopes(limiter: Limiter, tokens: int | Sequence[int], count: int) -> list[Scope]:
+def _scopes(limiter: Limiter, tokens: Any, count: int) -> list[Scope]:
     """The permits to ask for, one for each awaitable."""
-    if hasattr(tokens, "__len__") and hasattr(tokens, "__getitem__"):
-        tokens = cast("Sequence[int]", tokens)
-        if len(tokens) != count:
-            raise ValueError(
-                f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}"
-            )
-        return [limiter.permit(cost) for cost in tokens]
-    return [limiter.permit(tokens)] * count
+    if isinstance(tokens, (int, float)) or not hasattr(tokens, "__len__"):
+        return [limiter.permit(tokens)] * count
+    if len(tokens) != count:
+        raise ValueError(f"tokens must be one number, or as many as there are awaitables: {count}, not {len(tokens)}")
+    return [limiter.permit(cost) for cost in tokens]
 
 
 async def _admitted(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -12,6 +12,7 @@ from penstock.stats import Level, Stats
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from datetime import timedelta
 
     from penstock.retry import Retry
 
@@ -63,7 +64,7 @@ class Limiter(_core.Limiter):
         output_tokens: int = 0,
         key: str | int | None = None,
         priority: int = 0,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Permit:
         """Wait until the call may leave, and give its permit, which is to be released. Tasks use `aacquire`.
 
@@ -95,7 +96,7 @@ class Limiter(_core.Limiter):
         output_tokens: int | Callable[..., int] = 0,
         key: str | int | Callable[..., str | int | None] | None = None,
         priority: int = 0,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         retry: Retry | None = None,
         usage: Callable[[Any], Any] | None = None,
     ) -> Callable[[decorate.F], decorate.F]:

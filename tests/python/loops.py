@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
+UVLOOP = importlib.util.find_spec("uvloop") is not None
 
 #: The event loops that waiting must work on.
-LOOPS = ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(uvloop is None, reason="uvloop is not installed"))]
+LOOPS = ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(not UVLOOP, reason="uvloop is not installed"))]
 
 
 def new_loop(kind: str = "asyncio") -> asyncio.AbstractEventLoop:
-    return uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
 
 
 def run(main: Coroutine[Any, Any, T], kind: str = "asyncio") -> T:

@@ -204,7 +204,7 @@ def test_asyncio_timeout(limiter: Limiter, way: Way, kind: str) -> None:
     async def main() -> None:
         held = limiter.acquire()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(0.01):  # type: ignore[attr-defined, unused-ignore]
                 await way(limiter)
         assert standing(limiter) == (1, 0)
         held.release()
@@ -224,9 +224,9 @@ def test_a_task_group_that_aborts(limiter: Limiter, way: Way, kind: str) -> None
     async def main() -> None:
         held = limiter.acquire()
         with pytest.raises(BaseException) as caught:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined, unused-ignore]
                 for _ in range(5):
-                    group.create_task(way(limiter))  # type: ignore[arg-type]
+                    group.create_task(way(limiter))
                 group.create_task(fail())
         assert caught.value.exceptions[0].args == ("abort",)  # type: ignore[attr-defined]
         assert standing(limiter) == (1, 0)
@@ -724,10 +724,10 @@ class Random:
         elif what < 0.88 and self.tasks:
             chance.choice(self.tasks).cancel()
         elif what < 0.92:
-            permit = limiter.try_acquire(chance.choice([0, 5]), key=chance.choice(["a", None]))
-            if permit is not None:
+            taken = limiter.try_acquire(chance.choice([0, 5]), key=chance.choice(["a", None]))
+            if taken is not None:
                 self.left += 1
-                self.held.append(permit)
+                self.held.append(taken)
         elif what < 0.94:
             with warnings.catch_warnings():
                 # A permit that was there at once is a coroutine; nobody takes it, and Python says so.

@@ -237,7 +237,7 @@ def test_usage_adds_up() -> None:
     assert Usage(5, 3, 2) + Usage(7, 4, 3) == Usage(12, 7, 5)
     assert Usage(5, 3, 2) + Usage(7) == Usage(12, None, None)
     with pytest.raises(TypeError):
-        Usage(5) + 3  # type: ignore[operator]
+        _ = Usage(5) + 3  # type: ignore[operator, unused-ignore]
 
 
 def test_usage_of_a_stream_grows() -> None:
