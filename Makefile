@@ -72,7 +72,7 @@ clean: ## Remove what was built, and every .venv
 
 .venv/.tools: pyproject.toml scripts/venv scripts/install
 	scripts/venv .venv "$(PYTHON)"
-	scripts/install .venv --group dev
+	scripts/install .venv --group dev --group sdks
 	touch $@
 
 dist/.wheel: .venv/.tools $(SOURCES)

@@ -2,7 +2,7 @@
 //!
 //! What a server counts in any window W left the client within some window W + J, where J is the spread of the delay
 //! between leaving here and being counted there. So a guard over W + J gives no refusal against a server that counts
-//! by token bucket, fixed window or rolling window (simulated: facts 4.1).
+//! by token bucket, fixed window or rolling window (shown in `docs/enforcers.md`).
 //!
 //! Charges that lie close together share a slice, and a slice is forgotten only when the *last* of its charges has left
 //! the window: rounding is always to the safe side. Slices begin at least 1/2,048 of the span apart, so memory is

@@ -137,7 +137,7 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
-_core.Scope.__enter__ = enter  # type: ignore[assignment, method-assign]
+_core.Scope.__enter__ = enter  # type: ignore[method-assign]
 
 
 def pause(seconds: float) -> None:

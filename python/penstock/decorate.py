@@ -148,7 +148,8 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
                         if result.__class__ in _UNFINISHED:
                             held, permit = permit, None
                             return _unfinished(terms, held, result)
-                        terms.settle(permit, result)
+                        if (result is not None and limiter.counts) or terms.usage is not None:
+                            terms.settle(permit, result)
                         return result
                 finally:
                     if permit is not None:
@@ -201,7 +202,8 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
                         if result.__class__ in _UNFINISHED:
                             held, permit, again, call = permit, None, Again(call, function, args, kwargs), None
                             return _unfinished(terms, held, result, again)
-                        terms.settle(permit, result)
+                        if (result is not None and limiter.counts) or terms.usage is not None:
+                            terms.settle(permit, result)
                         return result
                 finally:
                     if permit is not None:

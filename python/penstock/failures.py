@@ -82,7 +82,7 @@ def _read(error: BaseException) -> Verdict | None:
         if verdict.kind != "ok":
             return verdict
     unanswered = any(mark in kind.__name__ for kind in type(error).__mro__ for mark in _UNANSWERED)
-    if isinstance(error, ConnectionError) or (modules & _TRANSPORTS and unanswered):
+    if issubclass(type(error), ConnectionError) or (modules & _TRANSPORTS and unanswered):
         return _core.read_answer(0, None, None, provider)
     return None
 

@@ -327,7 +327,8 @@ impl Limiter {
         let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
         let sent_at = permit.or(enclosing.as_ref().map(Py::get)).map(Permit::charged_at);
         let mut settled = Vec::new();
-        self.driver.gate.lock().observe(clock::now(), &verdict.0, sent_at, &mut settled);
+        let reading = verdict.with_reset();
+        self.driver.gate.lock().observe(clock::now(), &reading, sent_at, &mut settled);
         self.driver.settle(py, settled);
     }
 

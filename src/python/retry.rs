@@ -197,8 +197,9 @@ pub struct Attempts {
     /// Its place in the order of calls and of failures given up: an older failure is none of this call's.
     #[pyo3(get)]
     order: u64,
-    /// The identity of the exception that was being handled when the call began, 0 for none: it is the context of
-    /// whatever the call raises, and no part of that.
+    /// The identity of the exception that was being handled when the call began, 0 for none.
+    ///
+    /// It is the context of whatever the call raises, and no part of that.
     #[pyo3(get)]
     handled: usize,
 }

@@ -1,6 +1,7 @@
 //! What an answer of a provider means.
 
-use std::time::SystemTime;
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -85,6 +86,21 @@ impl Verdict {
             pairs.as_ref().map(|pairs| pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect());
         let headers = borrowed.as_ref().map_or(Headers::unseen(), |pairs| Headers::new(pairs));
         Ok(Self(Reader::new(provider).read(status, headers, &body, epoch())))
+    }
+
+    /// The reading, in which a spent quota that says when it is back also says how long that is: the gate has no
+    /// calendar.
+    pub fn with_reset(&self) -> Cow<'_, Reading> {
+        let verdict = &self.0.verdict;
+        let Some(resets_at) =
+            verdict.resets_at.filter(|_| verdict.kind == Kind::QuotaExhausted && verdict.wait.is_none())
+        else {
+            return Cow::Borrowed(&self.0);
+        };
+        let mut reading = self.0.clone();
+        let nanos = super::convert::from_seconds((resets_at - epoch()).max(0.0));
+        reading.verdict.wait = Some(Duration::from_nanos(nanos));
+        Cow::Owned(reading)
     }
 
     /// As the retry policy wants it.

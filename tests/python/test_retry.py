@@ -377,7 +377,10 @@ def test_a_stream_that_has_begun_is_not_begun_again(limited: bool, pauses: list[
     async def main() -> list[Any]:
         return [item async for item in decorate(astream)()]
 
-    for consume in (lambda: list(decorate(stream)()), lambda: run(main())):
+    def consumed() -> Any:
+        return list(decorate(stream)())
+
+    for consume in (consumed, lambda: run(main())):
         made = 0
         pauses.clear()
         with pytest.raises(Answer) as caught:
@@ -776,9 +779,8 @@ def test_values_that_cannot_be(given: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("value", ["5", b"5", [5], {}, object(), 1j, True])
 @pytest.mark.parametrize("name", ["attempts", "initial", "factor", "max_delay", "jitter", "deadline", "on", "budget"])
 def test_arguments_of_the_wrong_type(name: str, value: Any) -> None:
-    if name == "jitter" and isinstance(value, str):
-        pytest.skip("a str, though a wrong one")
-    with pytest.raises(TypeError, match=f"^{name} must be "):
+    wrong = ValueError if (name, value) == ("jitter", "5") else TypeError  # a str, though a wrong one
+    with pytest.raises(wrong, match=f"^{name} must be "):
         Retry(**{name: value})
 
 

@@ -1,6 +1,6 @@
 """Threads, alone and together with event loops, on one limiter."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 
 import asyncio
 import contextlib
@@ -31,6 +31,15 @@ def join(threads, seconds=30):
     for thread in threads:
         thread.join(seconds)
         assert not thread.is_alive(), "a thread hangs"
+
+
+def until_waiting(limiter, count):
+    until(lambda: limiter.stats().waiting == count)
+
+
+def times_out(limiter, timeout):
+    with pytest.raises(AcquireTimeout):
+        limiter.acquire(timeout=timeout)
 
 
 class Gauge:
@@ -111,10 +120,10 @@ class TestManyThreads:
             threads = []
             for index in range(10):
                 threads += start([lambda index=index: work(("low", index), priority=-1)])
-                until(lambda: limiter.stats().waiting == len(threads))
+                until_waiting(limiter, len(threads))
             for index in range(10):
                 threads += start([lambda index=index: work(("high", index), key="a" if index < 5 else "b")])
-                until(lambda: limiter.stats().waiting == len(threads))
+                until_waiting(limiter, len(threads))
         join(threads)
         assert served[10:] == [("low", index) for index in range(10)]
         assert served[:10] == [("high", index) for pair in zip(range(5), range(5, 10), strict=True) for index in pair]
@@ -200,7 +209,7 @@ class TestManyThreads:
         limiter = Limiter(concurrency=1)
         with limiter.permit():
             started = time.monotonic()
-            join(start([lambda: pytest.raises(AcquireTimeout, limiter.acquire, timeout=0.2)]))
+            join(start([lambda: times_out(limiter, 0.2)]))
             assert 0.2 <= time.monotonic() - started < 10
 
     def test_who_stands_behind_one_that_gives_up_is_woken_in_time(self):
@@ -218,7 +227,7 @@ class TestManyThreads:
             threads = []
             for timeout in (None, None):
                 threads += start([lambda timeout=timeout: work(timeout)])
-                until(lambda: limiter.stats().waiting == len(threads))
+                until_waiting(limiter, len(threads))
             assert clock.now == 0
             limiter.update(requests=Rate(10, 60, burst=1, window=False))
             join(threads)
@@ -317,9 +326,9 @@ class TestThreadsAndLoops:
         def thread(seed):
             random_ = random.Random(seed)
             for _ in range(30):
-                with contextlib.suppress(AcquireTimeout):
-                    with limiter.permit(key=str(seed % 3), timeout=random_.random() / 100):
-                        time.sleep(0.000_2)
+                permit = limiter.permit(key=str(seed % 3), timeout=random_.random() / 100)
+                with contextlib.suppress(AcquireTimeout), permit:
+                    time.sleep(0.000_2)
 
         async def task(random_, key):
             with contextlib.suppress(asyncio.TimeoutError, AcquireTimeout):
@@ -581,12 +590,17 @@ class TestExceptionsFromOutside:
         def interrupted(waiter):
             raise KeyboardInterrupt
 
-        with limiter.permit():
-            with monkeypatch.context() as patch:
-                patch.setattr(_parking, "park", interrupted)
-                threads = start([lambda: pytest.raises(KeyboardInterrupt, limiter.acquire)])
-                join(threads)
-            assert limiter.stats().waiting == 0
+        permit = limiter.acquire()
+        with monkeypatch.context() as patch:
+            patch.setattr(_parking, "park", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                limiter.acquire()
+            with pytest.raises(KeyboardInterrupt), limiter.permit():
+                pass
+            with pytest.raises(KeyboardInterrupt), limiter:
+                pass
+        assert (limiter.stats().in_flight, limiter.stats().waiting) == (1, 0)
+        permit.release()
         assert idle(limiter)
 
     @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -758,7 +772,7 @@ sys.exit(7)
 def test_a_sleeping_thread_uses_no_processor():
     limiter = Limiter(concurrency=1)
     with limiter.permit():
-        threads = start([lambda: pytest.raises(AcquireTimeout, limiter.acquire, timeout=0.5)] * 50)
+        threads = start([lambda: times_out(limiter, 0.5)] * 50)
         until(lambda: limiter.stats().waiting == 50)
         before = time.process_time()
         time.sleep(0.3)
