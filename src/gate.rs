@@ -626,7 +626,8 @@ impl<T: Default> Gate<T> {
                 let until = now.saturating_add(wait.unwrap_or(UNSTATED));
                 match verdict.dimension {
                     Some(dimension) => {
-                        self.ledger.cool_down_in(dimension, until, verdict.requested.unwrap_or(1));
+                        let period = verdict.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
+                        self.ledger.cool_down_in(dimension, period, until, verdict.requested.unwrap_or(1));
                     }
                     None => self.ledger.cool_down(until),
                 }

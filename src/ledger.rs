@@ -366,20 +366,26 @@ impl Ledger {
     /// Lets nothing leave before `until`. A cooldown is never shortened by another.
     pub fn cool_down(&mut self, until: Nanos) {
         self.cooldown = self.cooldown.max(until);
-        for account in &mut self.accounts {
-            account.drain(until, 0);
-        }
     }
 
-    /// Lets nothing leave before `until` that is charged in `dimension`; nothing at all if no rate counts that. Then a
-    /// call of `requested` may leave at once, and the rest as the rate allows: whoever waited does not leave in a herd.
-    pub fn cool_down_in(&mut self, dimension: Dimension, until: Nanos, requested: u64) {
+    /// Lets nothing leave before `until` that is charged in `dimension`; nothing at all if no rate counts that.
+    ///
+    /// Of the rate that was short, the one of this `period` or, where nobody said, the one of the shortest, no more than a
+    /// second's worth may leave at once then, or a call of `requested`: the provider's bucket has just that, and whoever
+    /// waited does not leave in a herd. What the others have saved up stays.
+    pub fn cool_down_in(&mut self, dimension: Dimension, period: Option<Nanos>, until: Nanos, requested: u64) {
         if !self.counts(dimension) {
             return self.cool_down(until);
         }
-        for account in self.accounts.iter_mut().filter(|account| account.dimension == dimension) {
+        let concerned = self.accounts.iter_mut().filter(|account| account.dimension == dimension);
+        let mut concerned: Vec<_> = concerned.collect();
+        let shortest = concerned.iter().map(|account| account.rate.period()).min().unwrap_or_default();
+        let short = period.unwrap_or(shortest);
+        for account in &mut concerned {
             account.cooldown = account.cooldown.max(until);
-            account.drain(until, requested);
+            if nearly(short, account.rate.period()) {
+                account.drain(until, requested);
+            }
         }
     }
 
@@ -548,6 +554,24 @@ mod tests {
         assert!(l.counts(Dimension::InputTokens));
         assert!(!l.is_idle(0));
         assert!(l.is_idle(61 * SECOND));
+    }
+
+    #[test]
+    fn a_throttle_empties_the_rate_that_was_short_and_no_other() {
+        let day = Rate::new(10_000, 86_400 * SECOND).unwrap().with_burst(10_000).unwrap();
+        let minute = rate(600, 60).with_burst(600).unwrap();
+        let rates = [(Dimension::Requests, day), (Dimension::Requests, minute)];
+        let mut l = Ledger::new(&rates, Some(0), 0);
+        let available = |l: &Ledger, at| l.levels(at).iter().map(|level| level.available).collect::<Vec<_>>();
+        l.cool_down(SECOND);
+        assert_eq!(available(&l, SECOND), [10_000, 600]);
+        l.cool_down_in(Dimension::Requests, None, 2 * SECOND, 1);
+        assert_eq!(available(&l, 2 * SECOND), [10_000, 10]);
+        l.cool_down_in(Dimension::Requests, Some(60 * SECOND), 3 * SECOND, 50);
+        assert_eq!(available(&l, 3 * SECOND), [10_000, 20]);
+        l.cool_down_in(Dimension::Requests, Some(86_400 * SECOND), 4 * SECOND, 1);
+        assert_eq!(available(&l, 4 * SECOND), [1, 30]);
+        assert!(!l.fits(&tokens(0), 3 * SECOND));
     }
 
     #[test]
