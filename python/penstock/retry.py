@@ -334,29 +334,63 @@ class Retry:
 
     def __iter__(self) -> Iterator[Attempt]:
         """Attempts of one call; the loop ends with the first that succeeds."""
-        call = self.start()
-        try:
-            while True:
-                attempt = Attempt(self, call)
-                yield attempt
-                if attempt.delay is None:
-                    return
-                _parking.pause(attempt.delay)
-        finally:
+        return _Loop(self)
+
+    def __aiter__(self) -> AsyncIterator[Attempt]:
+        """Attempts of one call; the loop ends with the first that succeeds."""
+        return _Loop(self)
+
+
+class _Loop:
+    """The attempts of one call, one after the other.
+
+    No generator: a loop that is left by an exception would leave a suspended one behind, for asyncio to close.
+    """
+
+    __slots__ = ("_attempt", "_call", "_retry")
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._call = retry.start()
+        self._attempt: Attempt | None = None
+
+    def __del__(self) -> None:
+        # A loop that is left is over, even while someone keeps its last attempt.
+        call = getattr(self, "_call", None)
+        if call is not None:
             call.end()
 
-    async def __aiter__(self) -> AsyncIterator[Attempt]:
-        """Attempts of one call; the loop ends with the first that succeeds."""
-        call = self.start()
-        try:
-            while True:
-                attempt = Attempt(self, call)
-                yield attempt
-                if attempt.delay is None:
-                    return
-                await _parking.apause(attempt.delay)
-        finally:
-            call.end()
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Attempt:
+        if self._attempt is not None:
+            if self._attempt.delay is None:
+                self._call.end()
+                raise StopIteration
+            try:
+                _parking.pause(self._attempt.delay)
+            except BaseException:
+                self._call.end()
+                raise
+        self._attempt = Attempt(self._retry, self._call)
+        return self._attempt
+
+    async def __anext__(self) -> Attempt:
+        if self._attempt is not None:
+            if self._attempt.delay is None:
+                self._call.end()
+                raise StopAsyncIteration
+            try:
+                await _parking.apause(self._attempt.delay)
+            except BaseException:
+                self._call.end()
+                raise
+        self._attempt = Attempt(self._retry, self._call)
+        return self._attempt
 
 
 class Attempt:
@@ -385,6 +419,8 @@ class Attempt:
             self._call.end()
             return False
         self.delay = self._retry.after(self._call, error)
+        if self.delay is None:
+            self._call.end()
         return self.delay is not None
 
     def __repr__(self) -> str:
