@@ -90,6 +90,12 @@ dist/.wheel: .venv/.tools $(SOURCES)
 	scripts/install .venv-3.$* --force-reinstall --no-deps dist/*.whl
 	touch $@
 
+.venv-%/.framework: dist/.wheel tests/python/frameworks/%/requirements.txt
+	scripts/venv .venv-$* "$(PYTHON)"
+	scripts/install .venv-$* -r tests/python/frameworks/$*/requirements.txt
+	scripts/install .venv-$* --force-reinstall --no-deps dist/*.whl
+	touch $@
+
 .venv-bench/.wheel: dist/.wheel benches/requirements-peers.txt
 	scripts/venv .venv-bench "$(PYTHON)"
 	scripts/install .venv-bench -r benches/requirements-peers.txt
