@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import headers as wire
 from .dialect import Call, Dialect, Problem
-from .tokens import estimate, filler
+from .replies import Reply, Tool, choose, instance
+from .tokens import CHARACTERS_PER_TOKEN, estimate, filler
 
 if TYPE_CHECKING:
     from .quota import Level, Refusal
@@ -136,7 +137,14 @@ class _Chat(Call):
     """A chat completion."""
 
     def __init__(
-        self, request: JSONObject, *, tokens_in: int, answer_tokens: int, finish_reason: str, cost: int
+        self,
+        request: JSONObject,
+        *,
+        tokens_in: int,
+        answer_tokens: int,
+        finish_reason: str,
+        cost: int,
+        reply: Reply | None = None,
     ) -> None:
         self.model = request["model"]
         self.cost = {"requests": 1, "tokens": cost}
@@ -146,6 +154,7 @@ class _Chat(Call):
         self._answer_tokens = answer_tokens
         self.tokens_out = answer_tokens * self._choices
         self._finish_reason = finish_reason
+        self._reply = reply
         self._include_usage = (request.get("stream_options") or {}).get("include_usage") is True
 
     def _usage(self) -> dict[str, Any]:
@@ -178,6 +187,10 @@ class _Chat(Call):
             "refusal": None,
             "annotations": [],
         }
+        if self._reply is not None:
+            message["content"] = None if self._reply.tool else self._reply.text
+        if self._reply is not None and self._reply.tool:
+            message["tool_calls"] = [_tool_call(number, self._reply.tool, self._reply.text)]
         choices = [
             {"index": index, "message": message, "logprobs": None, "finish_reason": self._finish_reason}
             for index in range(self._choices)
@@ -190,7 +203,7 @@ class _Chat(Call):
         if self._include_usage:
             frame["usage"] = None  # on every chunk but the last, as OpenAI has it
 
-        def chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
             choices = (
                 {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
                 for index in range(self._choices)
@@ -198,10 +211,18 @@ class _Chat(Call):
             return b"".join(_event({**frame, "choices": [choice]}) for choice in choices)
 
         total = self._answer_tokens
-        pieces = min(chunks, total)
-        bounds = [total * piece // pieces for piece in range(pieces + 1)]
-        events = [chunk({"content": filler(start, stop)}) for start, stop in itertools.pairwise(bounds)]
-        events[0] = chunk({"role": "assistant", "content": ""}) + events[0]
+        count = min(chunks, total)
+        bounds = [total * index // count for index in range(count + 1)]
+        reply = self._reply
+        text = filler(0, total) if reply is None else reply.text
+        pieces = [_piece(text, start, stop) for start, stop in itertools.pairwise(bounds)]
+        if reply is not None and reply.tool:
+            begin: dict[str, Any] = {"content": None, "tool_calls": [_streamed(_tool_call(number, reply.tool, ""))]}
+            events = [chunk({"tool_calls": [_streamed({"function": {"arguments": piece}})]}) for piece in pieces]
+        else:
+            begin = {"content": ""}
+            events = [chunk({"content": piece}) for piece in pieces]
+        events[0] = chunk({"role": "assistant", **begin}) + events[0]
         events[-1] += chunk({}, self._finish_reason)
         if self._include_usage:
             events[-1] += _event({**frame, "choices": [], "usage": self._usage()})
@@ -273,6 +294,16 @@ def _chat(request: JSONObject, wish: int | None) -> _Chat:
     limit = limit if limit is not None else older_limit
 
     tokens_in = estimate(_characters(request, messages))
+    reply = _reply(request, messages)
+    if reply is not None:
+        return _Chat(
+            request,
+            tokens_in=tokens_in,
+            answer_tokens=estimate(len(reply.text)),
+            finish_reason="tool_calls" if reply.tool else "stop",
+            cost=max(limit or 0, tokens_in),
+            reply=reply,
+        )
     wish = wish or limit or DEFAULT_ANSWER_TOKENS
     return _Chat(
         request,
@@ -281,6 +312,56 @@ def _chat(request: JSONObject, wish: int | None) -> _Chat:
         finish_reason="stop" if limit is None or wish <= limit else "length",
         cost=max(limit or 0, tokens_in),
     )
+
+
+def _reply(request: JSONObject, messages: list[dict[str, Any]]) -> Reply | None:
+    """What the answer must be, if a tool or a schema says so."""
+    offered = request.get("tools")
+    functions = (
+        [tool.get("function") for tool in offered if isinstance(tool, dict)] if isinstance(offered, list) else []
+    )
+    tools = [
+        Tool(function["name"], function.get("parameters"))
+        for function in functions
+        if isinstance(function, dict) and isinstance(function.get("name"), str)
+    ]
+    choice = request.get("tool_choice") or "auto"
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        choice = function.get("name") if isinstance(function, dict) else "required"
+    called: list[str] = []
+    for message in messages:
+        if message.get("role") == "user":
+            called.clear()
+        calls = _objects([call.get("function") for call in _objects(message.get("tool_calls"))])
+        called.extend(function["name"] for function in calls if isinstance(function.get("name"), str))
+    reply = choose(tools, called, choice if isinstance(choice, str) else "auto")
+    wanted = request.get("response_format")
+    if reply is None and isinstance(wanted, dict):
+        if wanted.get("type") == "json_schema" and isinstance(wanted.get("json_schema"), dict):
+            return Reply(json.dumps(instance(wanted["json_schema"].get("schema")), separators=(",", ":")))
+        if wanted.get("type") == "json_object":
+            return Reply("{}")
+    return reply
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list; of anything else, none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _tool_call(number: int, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": f"call_{number:024d}", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _streamed(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool's call, or a part of it, as chunks have it."""
+    return {"index": 0, **call}
+
+
+def _piece(text: str, start: int, stop: int) -> str:
+    """Tokens ``start`` to ``stop`` of a text."""
+    return text[start * CHARACTERS_PER_TOKEN : stop * CHARACTERS_PER_TOKEN]
 
 
 def _characters(request: JSONObject, messages: list[dict[str, Any]]) -> int:

@@ -54,6 +54,8 @@ class FakeProvider:
     A request costs ``request_cost(body)`` tokens at admission and is not credited back. Its answer has as many tokens
     as the header ``x-fake-answer-tokens`` says, or else ``answer_tokens``, or else the request's ``max_tokens``, or
     else 16; never more than ``max_tokens`` (then ``finish_reason`` is ``length``). A token is four characters.
+    A request with tools is answered with a call of the first, and in text once it brings a result; one with a JSON
+    schema, with the plainest JSON that fits.
 
     Args:
         requests: Requests per period and model; None for no such quota.
