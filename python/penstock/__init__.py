@@ -21,9 +21,12 @@ from penstock.errors import (
     QueueFull,
     QuotaExhausted,
 )
+from penstock.governing import atransport, govern, transport, ungovern
+from penstock.installing import install
 from penstock.limiter import Limiter
 from penstock.rates import per_day, per_hour, per_minute, per_second
 from penstock.retry import GaveUp, Retry
+from penstock.scoping import scope
 from penstock.stats import Level, Stats
 from penstock.usage import Usage
 
@@ -45,9 +48,15 @@ __all__ = [
     "Usage",
     "Verdict",
     "__version__",
+    "atransport",
     "estimate_tokens",
+    "govern",
+    "install",
     "per_day",
     "per_hour",
     "per_minute",
     "per_second",
+    "scope",
+    "transport",
+    "ungovern",
 ]
