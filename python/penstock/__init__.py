@@ -14,8 +14,10 @@ queue in which the first comes first::
 """
 
 from penstock._core import Cost, Permit, Rate, RetryBudget, Verdict, __version__, estimate_tokens
+from penstock.budgets import budget
 from penstock.errors import (
     AcquireTimeout,
+    BudgetExceeded,
     CostExceedsLimit,
     PenstockError,
     QueueFull,
@@ -32,6 +34,7 @@ from penstock.usage import Usage
 
 __all__ = [
     "AcquireTimeout",
+    "BudgetExceeded",
     "Cost",
     "CostExceedsLimit",
     "GaveUp",
@@ -49,6 +52,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "atransport",
+    "budget",
     "estimate_tokens",
     "govern",
     "install",

@@ -16,6 +16,7 @@ __version__: str
 __all__ = [
     "Acquire",
     "Attempts",
+    "Budget",
     "Cost",
     "Limiter",
     "Permit",
@@ -27,6 +28,7 @@ __all__ = [
     "Waiter",
     "__version__",
     "after_fork",
+    "check_pause",
     "clock_advance",
     "clock_freeze",
     "clock_frozen",
@@ -100,6 +102,28 @@ class Rate:
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __getnewargs_ex__(self) -> tuple[tuple[int, float], dict[str, Any]]: ...
+
+@final
+class Budget:
+    """What one block may use, and what it has used: of `penstock.budget`."""
+
+    def __new__(
+        cls, calls: int | None = None, tokens: int | None = None, seconds: float | timedelta | None = None
+    ) -> Self: ...
+    @property
+    def calls(self) -> int:
+        """How many calls were made inside, those under way and those that wait included."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens they used: what was settled, and the estimates of those that were not."""
+
+    @property
+    def seconds(self) -> float:
+        """How many seconds ago the block began."""
+
+    def disown(self) -> None:
+        """For `penstock.budgets`: it bounds nothing any more, for whoever still runs inside it."""
 
 @final
 class Cost:
@@ -246,7 +270,7 @@ class Limiter:
 
     @property
     def counts(self) -> bool:
-        """Whether calls are charged for tokens at all: if not, nobody need look for usage."""
+        """Whether anything counts the tokens of calls, a budget included: if not, nobody need look for usage."""
 
     def permit(
         self,
@@ -596,6 +620,9 @@ def after_fork() -> None:
 
 def clock_now() -> float:
     """The process's monotonic clock, in seconds: virtual while frozen."""
+
+def check_pause(seconds: float) -> None:
+    """For pauses between two attempts: raises `BudgetExceeded` if one of so many seconds outlasts a budget."""
 
 def clock_freeze() -> None:
     """Stops the clock; only `clock_advance` moves it then. For tests."""

@@ -141,7 +141,8 @@ _core.Scope.__enter__ = enter  # type: ignore[method-assign]
 
 
 def pause(seconds: float) -> None:
-    """Sleep in a thread, between two attempts."""
+    """Sleep in a thread, between two attempts. Not at all if a budget is over before the next one."""
+    _core.check_pause(seconds)
     until = _core.clock_now() + seconds
     lock = Lock()
     lock.acquire()
@@ -150,7 +151,8 @@ def pause(seconds: float) -> None:
 
 
 async def apause(seconds: float) -> None:
-    """Sleep in a task, between two attempts."""
+    """Sleep in a task, between two attempts. Not at all if a budget is over before the next one."""
+    _core.check_pause(seconds)
     trio = sys.modules.get("trio")
     if trio is not None and _in_trio(trio):
         await trio.sleep(seconds)

@@ -12,8 +12,8 @@ use crate::clock::{self, Nanos};
 use crate::gate::{Admission, Config, Gate, Grant, Outcome, Refusal, Request as Asked};
 use crate::queue::Ticket;
 
+use super::budget::{Charge, refused_within};
 use super::cached::intern;
-use super::errors::refused;
 use super::event_loop::{self, LoopId, Loops};
 use super::nesting::Nesting;
 use super::permit::{Nested, Permit};
@@ -57,27 +57,39 @@ impl Driver {
         let mut nested = self.nesting.enclosing(py).map(Nested::cover);
         let covered = nested.as_ref().map(Nested::covered).unwrap_or_default();
         let cost = request.cost.minus(covered);
-        let asked = request.gate(cost, nested.is_some());
+        let mut asked = request.gate(cost, nested.is_some());
+        let outside = nested.as_ref().map(Nested::outside);
+        let mut charge = Charge::new(py, &request.cost, &cost, outside, &mut asked.timeout)?;
         let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
         match at_once {
-            Some(Admission::Granted(grant)) => Ok(Entry::Now(Permit::new(py, self, grant, nested)?)),
+            Some(Admission::Granted(grant)) => Ok(Entry::Now(Permit::new(py, self, grant, nested, charge)?)),
             Some(Admission::Refused(refusal)) => {
                 drop(nested);
-                Err(refused(py, &self.name, &refusal))
+                Err(refused_within(py, &self.name, &refusal, charge.as_deref()))
             }
             _ => {
+                // All of it is charged when the call leaves: what the permit outside covered, and what goes beyond.
+                asked.cost = cost.plus(covered);
                 if let Some(nested) = &mut nested {
                     nested.defer();
+                    if let Some(charge) = &mut charge {
+                        charge.set(&asked.cost, &asked.cost);
+                    }
                 }
-                // All of it is charged when the call leaves: what the permit outside covered, and what goes beyond.
-                self.wait(py, &request.gate(cost.plus(covered), nested.is_some()), nested)
+                self.wait(py, &asked, nested, charge)
             }
         }
     }
 
     /// Asks the gate for one who cannot leave at once. The waiter is made first: making it may run anything.
     #[cold]
-    fn wait(self: &Arc<Self>, py: Python<'_>, asked: &Asked<'_>, nested: Option<Nested>) -> PyResult<Entry> {
+    fn wait(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        asked: &Asked<'_>,
+        nested: Option<Nested>,
+        charge: Option<Box<Charge>>,
+    ) -> PyResult<Entry> {
         let waiter = Py::new(py, Waiter::new(self))?;
         let deferred = nested.is_some();
         let mut settled = Vec::new();
@@ -94,12 +106,12 @@ impl Driver {
             admission
         };
         let entry = match admission {
-            Admission::Granted(grant) => Permit::new(py, self, grant, nested).map(Entry::Now),
+            Admission::Granted(grant) => Permit::new(py, self, grant, nested, charge).map(Entry::Now),
             Admission::Queued(_) => {
-                waiter.get().nest(nested);
+                waiter.get().nest(nested, charge);
                 Ok(Entry::Later(waiter))
             }
-            Admission::Refused(refusal) => Err(refused(py, &self.name, &refusal)),
+            Admission::Refused(refusal) => Err(refused_within(py, &self.name, &refusal, charge.as_deref())),
         };
         // What a permit outside was given back may be what another waits for.
         if deferred || !settled.is_empty() {
@@ -113,12 +125,16 @@ impl Driver {
         let nested = self.nesting.enclosing(py).map(Nested::cover);
         let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
         let mut settled = Vec::new();
-        let asked = request.gate(cost, nested.is_some());
+        let mut asked = request.gate(cost, nested.is_some());
+        let outside = nested.as_ref().map(Nested::outside);
+        let charge = Charge::new(py, &request.cost, &cost, outside, &mut asked.timeout)?;
         let admission = self.gate.lock().admit(clock::now(), &asked, &mut settled);
         self.settle(py, settled);
         match admission {
-            Admission::Granted(grant) => Permit::new(py, self, grant, nested).map(Some),
-            Admission::Refused(refusal @ Refusal::Oversize(_)) => Err(refused(py, &self.name, &refusal)),
+            Admission::Granted(grant) => Permit::new(py, self, grant, nested, charge).map(Some),
+            Admission::Refused(refusal @ Refusal::Oversize(_)) => {
+                Err(refused_within(py, &self.name, &refusal, charge.as_deref()))
+            }
             // With no time to wait nobody is queued.
             Admission::Refused(_) | Admission::Queued(_) => Ok(None),
         }

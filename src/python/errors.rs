@@ -15,6 +15,7 @@ use super::convert::to_seconds;
 static ACQUIRE_TIMEOUT: Cached<Py<PyType>> = Cached::new();
 static COST_EXCEEDS_LIMIT: Cached<Py<PyType>> = Cached::new();
 static QUOTA_EXHAUSTED: Cached<Py<PyType>> = Cached::new();
+static BUDGET_EXCEEDED: Cached<Py<PyType>> = Cached::new();
 static QUEUE_FULL: Cached<Py<PyType>> = Cached::new();
 
 fn raise<A>(py: Python<'_>, class: &Cached<Py<PyType>>, name: &str, args: A) -> PyErr
@@ -53,4 +54,19 @@ pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
             raise(py, &QUEUE_FULL, "QueueFull", (message, *waiting))
         }
     }
+}
+
+/// The exception for a call that goes beyond a budget.
+pub fn budget_exceeded(
+    py: Python<'_>,
+    message: String,
+    dimension: &str,
+    spent: PyResult<Py<PyAny>>,
+    limit: PyResult<Py<PyAny>>,
+) -> PyErr {
+    let numbers = spent.and_then(|spent| Ok((spent, limit?)));
+    numbers.map_or_else(
+        |error| error,
+        |(spent, limit)| raise(py, &BUDGET_EXCEEDED, "BudgetExceeded", (message, dimension, spent, limit)),
+    )
 }

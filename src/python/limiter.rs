@@ -371,10 +371,10 @@ impl Limiter {
         Ok(())
     }
 
-    /// Whether calls are charged for tokens at all: if not, nobody need look for usage.
+    /// Whether anything counts the tokens of calls, a budget included: if not, nobody need look for usage.
     #[getter]
     fn counts(&self) -> bool {
-        self.counts.load(Ordering::Relaxed)
+        self.counts.load(Ordering::Relaxed) || super::budget::counts_tokens()
     }
 
     /// The numbers that `penstock.Stats` shows.

@@ -1,5 +1,6 @@
 //! Thin bindings: convert, call, convert back. What Python must decide is in `python/penstock/`.
 
+mod budget;
 mod cached;
 mod convert;
 mod driver;
@@ -25,6 +26,8 @@ mod _core {
 
     use super::{Bound, PyResult, Python, pyfunction};
 
+    #[pymodule_export]
+    use super::budget::Budget;
     #[pymodule_export]
     use super::limiter::Limiter;
     #[pymodule_export]
@@ -67,6 +70,12 @@ mod _core {
     #[pyfunction]
     fn clock_now() -> f64 {
         super::convert::to_seconds(crate::clock::now())
+    }
+
+    /// For pauses between two attempts: raises `BudgetExceeded` if one of so many seconds outlasts a budget.
+    #[pyfunction]
+    fn check_pause(py: Python<'_>, seconds: &Bound<'_, super::PyAny>) -> PyResult<()> {
+        super::budget::check_pause(py, super::convert::seconds("seconds", seconds)?)
     }
 
     /// Stops the clock; only `clock_advance` moves it then. For tests.

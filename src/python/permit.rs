@@ -9,6 +9,7 @@ use crate::clock::{self, Nanos};
 use crate::cost;
 use crate::gate::Grant;
 
+use super::budget::{Budget, Charge};
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 use super::ending::at_end;
@@ -58,6 +59,11 @@ impl Nested {
     pub fn cover(parent: Py<Permit>) -> Self {
         let covered = parent.get().take_cover();
         Self { parent, covered, deferred: false }
+    }
+
+    /// The permit outside.
+    pub fn outside(&self) -> &Permit {
+        self.parent.get()
     }
 
     /// What the nested call need not be charged for.
@@ -115,6 +121,8 @@ struct Held {
     inside: bool,
     /// What ends the block that it is the permit of.
     token: Option<Token>,
+    /// What it has taken from the budgets that its code runs inside.
+    charge: Option<Box<Charge>>,
 }
 
 /// The right to make one call now. It is settled and released.
@@ -130,9 +138,18 @@ pub struct Permit {
 impl Permit {
     /// The permit of a grant.
     #[inline]
-    pub fn new(py: Python<'_>, driver: &Arc<Driver>, grant: Grant, nested: Option<Nested>) -> PyResult<Py<Self>> {
+    pub fn new(
+        py: Python<'_>,
+        driver: &Arc<Driver>,
+        grant: Grant,
+        nested: Option<Nested>,
+        mut charge: Option<Box<Charge>>,
+    ) -> PyResult<Py<Self>> {
         let outside = nested.map(|nested| Box::new(nested.spend()));
-        let held = Held { grant, released: false, cover: true, inside: false, token: None };
+        if let Some(charge) = &mut charge {
+            charge.spend();
+        }
+        let held = Held { grant, released: false, cover: true, inside: false, token: None, charge };
         Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), outside })
     }
 
@@ -209,7 +226,16 @@ impl Permit {
         }
         let mut grant = self.held.lock().grant;
         self.driver.gate.lock().settle(clock::now(), &mut grant, &own);
-        self.held.lock().grant = grant;
+        let mut held = self.held.lock();
+        held.grant = grant;
+        if let Some(charge) = &mut held.charge {
+            charge.set(&actual, &own);
+        }
+    }
+
+    /// Whether that budget is charged for its call.
+    pub fn is_charged_to(&self, budget: &Py<Budget>) -> bool {
+        self.held.lock().charge.as_ref().is_some_and(|charge| charge.is_to(budget))
     }
 
     /// What is charged in all: with what the permit outside covers of it.
@@ -260,15 +286,18 @@ impl Permit {
 
     /// For fan-out: gives everything back, since its call never left. After its release that changes nothing.
     fn abandon(&self, py: Python<'_>) {
-        let (grant, token) = {
+        let (grant, token, charge) = {
             let mut held = self.held.lock();
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
-            (held.grant, held.token.take())
+            (held.grant, held.token.take(), held.charge.take())
         };
         if let Some(token) = token {
             self.driver.nesting.leave(py, token);
+        }
+        if let Some(mut charge) = charge {
+            charge.unspend();
         }
         if let Some(outside) = &self.outside {
             outside.permit.get().uncover(outside.deferred);

@@ -15,11 +15,11 @@ use crate::clock::{self, Nanos};
 use crate::gate::Outcome;
 use crate::queue::Ticket;
 
+use super::budget::{Charge, refused_within};
 use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
 use super::ending::at_end;
-use super::errors::refused;
 use super::event_loop::{self, LoopId};
 use super::permit::{Nested, Permit};
 
@@ -43,6 +43,12 @@ struct Sleep {
     until: Nanos,
 }
 
+/// What a call waits inside of: a permit, budgets. Dropped, it gives back what it had of these.
+struct Inside {
+    nested: Option<Nested>,
+    charge: Option<Box<Charge>>,
+}
+
 /// A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
@@ -50,7 +56,7 @@ pub struct Waiter {
     ticket: AtomicU64,
     /// When its time to wait is over; never, if this is the end of time.
     deadline: AtomicU64,
-    nested: Mutex<Option<Box<Nested>>>,
+    inside: Mutex<Option<Box<Inside>>>,
     state: Mutex<State>,
 }
 
@@ -80,7 +86,7 @@ impl Waiter {
             driver: Arc::clone(driver),
             ticket: AtomicU64::new(u64::MAX),
             deadline: AtomicU64::new(Nanos::MAX),
-            nested: Mutex::new(None),
+            inside: Mutex::new(None),
             state: Mutex::new(State::Queued),
         }
     }
@@ -91,9 +97,11 @@ impl Waiter {
         self.deadline.store(deadline, Ordering::Relaxed);
     }
 
-    /// The permit it waits inside of.
-    pub fn nest(&self, nested: Option<Nested>) {
-        *self.nested.lock() = nested.map(Box::new);
+    /// The permit it waits inside of, and what it has taken from budgets.
+    pub fn nest(&self, nested: Option<Nested>, charge: Option<Box<Charge>>) {
+        if nested.is_some() || charge.is_some() {
+            *self.inside.lock() = Some(Box::new(Inside { nested, charge }));
+        }
     }
 
     fn ticket(&self) -> Ticket {
@@ -130,10 +138,10 @@ impl Waiter {
         matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
     }
 
-    /// Gives back what it had of the permit that it waited inside of.
+    /// Gives back what it had of the permit and the budgets that it waited inside of.
     fn uncover(&self) {
-        let nested = self.nested.lock().take();
-        drop(nested); // not under the lock: its end may run anything
+        let inside = self.inside.lock().take();
+        drop(inside); // not under the lock: its end may run anything
     }
 
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
@@ -188,10 +196,11 @@ impl Waiter {
                 }
             }
         };
-        let nested = self.nested.lock().take().map(|nested| *nested);
+        let inside = self.inside.lock().take();
+        let (nested, charge) = inside.map_or((None, None), |inside| (inside.nested, inside.charge));
         Some(match outcome {
-            Ok(grant) => Permit::new(py, &self.driver, grant, nested),
-            Err(refusal) => Err(refused(py, &self.driver.name, &refusal)),
+            Ok(grant) => Permit::new(py, &self.driver, grant, nested, charge),
+            Err(refusal) => Err(refused_within(py, &self.driver.name, &refusal, charge.as_deref())),
         })
     }
 
