@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.testing.provider import FakeProvider, request_cost
-from penstock.testing.provider.dialect import Problem
+from penstock.testing.provider.dialect import Incoming, Problem
 from penstock.testing.provider.openai import OpenAI as Dialect
 
 if TYPE_CHECKING:
@@ -480,7 +480,7 @@ BODIES = st.dictionaries(st.sampled_from(NAMES.split()), JSON) | st.builds(
 )
 def test_any_body_is_understood_or_answered_with_an_error(path: Any, body: Any) -> None:
     try:
-        call = Dialect().read("POST", path, {"authorization": "Bearer k"}, body)
+        call = Dialect().read(Incoming("POST", path, {"authorization": "Bearer k"}, body))
     except Problem as problem:
         assert problem.status == 400
         assert json.loads(problem.body)["error"]["type"] == "invalid_request_error"

@@ -3,9 +3,26 @@
 Needs nothing but aiohttp (extra ``testing``). From a shell: ``python -m penstock.testing.provider --help``.
 """
 
+from .answer import Answer, ToolCall
+from .dialect import DialectName
+from .fault import Fault, FaultKind
 from .log import Arrival, Summary
 from .openai import request_cost
 from .policy import Enforcement
+from .prompt import Prompt, Tool
 from .server import FakeProvider
 
-__all__ = ["Arrival", "Enforcement", "FakeProvider", "Summary", "request_cost"]
+__all__ = [
+    "Answer",
+    "Arrival",
+    "DialectName",
+    "Enforcement",
+    "FakeProvider",
+    "Fault",
+    "FaultKind",
+    "Prompt",
+    "Summary",
+    "Tool",
+    "ToolCall",
+    "request_cost",
+]

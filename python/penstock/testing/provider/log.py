@@ -24,7 +24,7 @@ class Arrival:
     model: str | None = None
     """None if the request was too malformed to tell."""
     requests: int = 1
-    """Asked of the request quota."""
+    """Asked of the request quota; 0 for what is free, such as a list of models."""
     tokens: int = 0
     """Asked of the token quota, as counted at admission."""
     admitted: bool = False
@@ -39,6 +39,10 @@ class Arrival:
     attempt: int | None = None
     """The number of retries before this one, if the SDK said so (``x-stainless-retry-count``)."""
     stream: bool = False
+    dialect: str = "openai"
+    """The way of speaking: ``openai``, ``azure``, ``anthropic``, ``gemini`` or ``bedrock``."""
+    fault: str | None = None
+    """The kinds of the faults that befell it, separated by commas."""
     tokens_in: int = 0
     """Prompt tokens of the answer's usage; 0 if there was no answer."""
     tokens_out: int = 0
@@ -51,7 +55,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers: ``sent == admitted + refused + failed``."""
+    """A run in numbers: ``sent == admitted + refused + failed + free``."""
 
     sent: int
     """Requests that arrived."""
@@ -59,7 +63,7 @@ class Summary:
     refused: int
     """Answered 429 by the quota."""
     failed: int
-    """Answered with another error (400, 401, 404, 405)."""
+    """Answered with another error (400, 401, 404, 405, or that of a fault)."""
     disconnected: int
     """Admitted, but the client went away before its answer was complete."""
     tokens_admitted: int
@@ -75,6 +79,8 @@ class Summary:
     utilisation: Mapping[str, float]
     """By dimension: what was admitted, over the most that the enforcement could have admitted from the first arrival to
     the last (0 to 1; for a token bucket that includes what was in it at first). Several models count together."""
+    free: int = 0
+    """Answered at no cost: lists of models, files, batches, counts of tokens."""
 
     def __str__(self) -> str:
         shares = ", ".join(f"{share:.1%} of {name}" for name, share in self.utilisation.items())
@@ -95,6 +101,7 @@ class ArrivalLog:
         self.last = 0
         self.sent = 0
         self._admitted = self._refused = self._disconnected = 0
+        self._free = 0
         self._tokens_admitted = self._tokens_in = self._tokens_out = 0
         self._in_flight = self._peak = 0
 
@@ -114,6 +121,10 @@ class ArrivalLog:
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
 
+    def free(self) -> None:
+        """Count an arrival that costs nothing."""
+        self._free += 1
+
     def refuse(self, arrival: Arrival, dimension: str, wait: int | None) -> None:
         """Mark an arrival as refused for want of ``dimension``; ``wait`` in nanoseconds, as stated."""
         arrival.refused_by = dimension
@@ -132,12 +143,17 @@ class ArrivalLog:
 
     def summary(self, available: Mapping[str, int]) -> Summary:
         """Add up; ``available`` is what the quotas could have admitted from ``first`` to ``last``."""
-        used = {"requests": self._admitted, "tokens": self._tokens_admitted}
+        used = {
+            "requests": self._admitted,
+            "tokens": self._tokens_admitted,
+            "input_tokens": self._tokens_in,
+            "output_tokens": self._tokens_out,
+        }
         return Summary(
             sent=self.sent,
             admitted=self._admitted,
             refused=self._refused,
-            failed=self.sent - self._admitted - self._refused,
+            failed=self.sent - self._admitted - self._refused - self._free,
             disconnected=self._disconnected,
             tokens_admitted=self._tokens_admitted,
             tokens_in=self._tokens_in,
@@ -145,5 +161,6 @@ class ArrivalLog:
             in_flight=self._in_flight,
             peak_concurrency=self._peak,
             elapsed=0.0 if self.first is None else (self.last - self.first) / NANOSECONDS,
+            free=self._free,
             utilisation={name: used.get(name, 0) / amount for name, amount in available.items() if amount},
         )

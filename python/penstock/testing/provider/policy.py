@@ -13,12 +13,14 @@ from .quota import Quota
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NANOSECONDS", "Enforcement", "Policy", "count", "seconds"]
+__all__ = ["DAY", "NANOSECONDS", "Enforcement", "Policy", "count", "seconds"]
 
 Enforcement = Literal["token_bucket", "fixed_window", "rolling_window", "sub_window"]
 
 NANOSECONDS = 1_000_000_000
 """In a second."""
+DAY = 86_400 * NANOSECONDS
+"""In nanoseconds."""
 
 
 def seconds(name: str, value: object, *, minimum: float = 0.0, exclusive: bool = False) -> float:
@@ -53,12 +55,21 @@ class Policy:
         per: float,
         enforcement: Enforcement,
         burst: int | Mapping[str, int] | None,
-        sub_window: float,
+        sub_window: float | None,
         phase: float,
         failed_count: bool,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        daily: Mapping[str, int] | None = None,
     ) -> None:
-        given: dict[str, int | None] = {"requests": requests, "tokens": tokens}
+        given: dict[str, int | None] = {
+            "requests": requests,
+            "tokens": tokens,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+        }
         self.amounts = {name: count(name, amount) for name, amount in given.items() if amount is not None}
+        self.daily = self._checked_daily(daily, given)
         self.per = self._nanoseconds("per", per)
         if enforcement not in get_args(Enforcement):
             allowed = ", ".join(get_args(Enforcement))
@@ -78,7 +89,21 @@ class Policy:
             raise ValueError(f"{name} must be at least a nanosecond, not {value!r}")
         return number
 
+    @staticmethod
+    def _checked_daily(value: object, dimensions: Mapping[str, object]) -> dict[str, int]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise TypeError(f"daily must be a mapping such as {{'requests': 200}}, not {value!r}")
+        unknown = [name for name in value if name not in dimensions]
+        if unknown:
+            raise ValueError(f"daily names {unknown[0]!r}; there is {', '.join(dimensions)}")
+        return {name: count(f"daily {name}", amount) for name, amount in value.items()}
+
     def _checked_sub_window(self, value: object) -> int:
+        if value is None:
+            # Azure's: ten seconds of a minute.
+            return self.per // 6 if self.per % 6 == 0 else self.per
         sub_window = self._nanoseconds("sub_window", value)
         if self.enforcement == "sub_window" and self.per % sub_window:
             per = self.per / NANOSECONDS
@@ -118,21 +143,31 @@ class Policy:
     def new_quota(self) -> Quota:
         """Make a quota with nothing in use."""
         enforcers = {dimension: self._enforcer(dimension, amount) for dimension, amount in self.amounts.items()}
-        return Quota(enforcers, failed_count=self.failed_count)
+        days = {dimension: self._day(amount) for dimension, amount in self.daily.items()}
+        return Quota(enforcers, failed_count=self.failed_count, days=days)
 
-    def optimum(self, costs: Iterable[int]) -> float:
+    def _day(self, amount: int) -> Enforcer:
+        """A day's amount: refilled all the time where the minute's is (OpenAI, Groq), else renewed at once (Gemini)."""
+        bucket = self.enforcement == "token_bucket"
+        return TokenBucket(amount, DAY) if bucket else FixedWindow(amount, DAY)
+
+    def optimum(self, costs: Iterable[int | Mapping[str, int]]) -> float:
         """Compute the seconds from first to last admission if each cost came the moment that it could be admitted."""
         quota = self.new_quota()
         now = 0
-        for tokens in costs:
-            cost = {"requests": 1, "tokens": tokens}
+        for given in costs:
+            cost = {"requests": 1, **given} if isinstance(given, Mapping) else {"requests": 1, "tokens": given}
+            late = cost.pop("output_tokens", 0)
             wait = quota.wait(cost, now)
             if wait is None:
-                raise ValueError(f"a request of {tokens} tokens is too large for {self} and is never admitted")
+                size = ", ".join(f"{amount} {name}" for name, amount in cost.items() if name != "requests")
+                raise ValueError(f"a request of {size} is too large for {self} and is never admitted")
             now += wait
             quota.admit(cost, now)
+            quota.debit("output_tokens", late, now)
         return now / NANOSECONDS
 
     def __str__(self) -> str:
         amounts = " and ".join(f"{amount:,} {name}" for name, amount in self.amounts.items()) or "no quota"
-        return f"{amounts} per {self.per / NANOSECONDS:g} s ({self.enforcement.replace('_', ' ')})"
+        days = "".join(f", {amount:,} {name} per day" for name, amount in self.daily.items())
+        return f"{amounts} per {self.per / NANOSECONDS:g} s ({self.enforcement.replace('_', ' ')}){days}"

@@ -18,7 +18,7 @@ class Refusal:
     """Why a cost was not admitted."""
 
     dimension: str
-    """The dimension that is short: ``requests`` or ``tokens``."""
+    """The dimension that is short, such as ``requests``."""
     limit: int
     """The limit as the provider publishes it; for a cost that is too large, what it was too large for."""
     per: int
@@ -38,6 +38,8 @@ class Level(NamedTuple):
     remaining: int
     reset: int
     """Nanoseconds until the dimension is full again: not a wait."""
+    per: int = 0
+    """The period of the limit in nanoseconds."""
 
 
 class Quota:
@@ -50,9 +52,13 @@ class Quota:
     does: no amount of hammering locks it out for ever.
     """
 
-    def __init__(self, enforcers: Mapping[str, Enforcer], *, failed_count: bool) -> None:
+    def __init__(
+        self, enforcers: Mapping[str, Enforcer], *, failed_count: bool, days: Mapping[str, Enforcer] | None = None
+    ) -> None:
         self._enforcers = enforcers
         self._failed_count = failed_count
+        # What binds: each dimension of the period, and those that have a quota of a day besides.
+        self._all = [*enforcers.items(), *(days or {}).items()]
 
     def admit(self, cost: Mapping[str, int], now: int) -> Refusal | None:
         """Charge ``cost`` in every dimension and give None; or charge it in none, and say which one is short."""
@@ -60,14 +66,20 @@ class Quota:
         if refusal is not None:
             self.fail(now)
             return refusal
-        for dimension, enforcer in self._enforcers.items():
+        for dimension, enforcer in self._all:
             enforcer.charge(cost.get(dimension, 0), now)
         return None
+
+    def debit(self, dimension: str, amount: int, now: int) -> None:
+        """Take what was used beyond what was charged, as output is while it is made; this may leave a debt."""
+        for name, enforcer in self._all:
+            if name == dimension and amount > 0:
+                enforcer.charge(amount, now)
 
     def _refusal(self, cost: Mapping[str, int], now: int) -> Refusal | None:
         """Find the dimension that is too small for the cost, or else the one with the longest wait."""
         worst: Refusal | None = None
-        for dimension, enforcer in self._enforcers.items():
+        for dimension, enforcer in self._all:
             amount = cost.get(dimension, 0)
             used = enforcer.used(now)
             if amount > enforcer.largest:
@@ -80,14 +92,14 @@ class Quota:
 
     def fail(self, now: int) -> None:
         """Count a request that failed, if failures count and there is quota to take."""
-        requests = self._enforcers.get("requests")
-        if self._failed_count and requests is not None and requests.wait(1, now) == 0:
-            requests.charge(1, now)
+        for dimension, enforcer in self._all:
+            if self._failed_count and dimension == "requests" and enforcer.wait(1, now) == 0:
+                enforcer.charge(1, now)
 
     def wait(self, cost: Mapping[str, int], now: int) -> int | None:
         """Nanoseconds until ``cost`` is admitted if nothing else comes; None if it never is."""
         longest = 0
-        for dimension, enforcer in self._enforcers.items():
+        for dimension, enforcer in self._all:
             amount = cost.get(dimension, 0)
             if amount > enforcer.largest:
                 return None
@@ -97,7 +109,7 @@ class Quota:
     def levels(self, now: int) -> dict[str, Level]:
         """Each dimension's limit, what remains of it, and when it is full again."""
         return {
-            dimension: Level(enforcer.limit, max(0, enforcer.remaining(now)), enforcer.time_to_full(now))
+            dimension: Level(enforcer.limit, max(0, enforcer.remaining(now)), enforcer.time_to_full(now), enforcer.per)
             for dimension, enforcer in self._enforcers.items()
         }
 
