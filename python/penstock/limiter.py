@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from penstock import _core, _parking, decorate
+from penstock import _core, _parking, decorate, identity
 from penstock._core import Permit, RetryBudget
 from penstock.stats import Level, Stats
 
@@ -51,9 +52,31 @@ class Limiter(_core.Limiter):
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
-    __slots__ = ("__weakref__", "_retry_budget")
+    __slots__ = ("__weakref__", "_retry_budget", "given", "origin")
 
     __enter__ = _parking.enter
+
+    if not TYPE_CHECKING:  # its arguments are those of `_core.Limiter`
+
+        def __init__(self, **given: Any) -> None:
+            self.given = given
+            self.origin = identity.origin_of(given)
+            identity.note(self, self.origin)
+
+        @functools.wraps(_core.Limiter.update)
+        def update(self, **limits: Any) -> None:  # noqa: D102  it has the docstring of what it wraps
+            super().update(**limits)
+            self.given = {**self.given, **limits}
+
+    else:
+        #: The arguments that it was made with, and what `update` has changed since.
+        given: dict[str, Any]
+        #: Where its name was made up; nothing if it was given.
+        origin: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is the limiter itself; a pickle finds it again by name and store, or makes one with its limits."""
+        return identity.find, (type(self), self.store, self.name, self.origin, self.given)
 
     def acquire(
         self,
@@ -334,6 +357,17 @@ class Limiter(_core.Limiter):
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
 
+
+class _Signature:
+    """What `inspect.signature` shows of `Limiter`; inspect is slow to import."""
+
+    def __get__(self, *_: object) -> Any:
+        import inspect
+
+        return inspect.signature(_core.Limiter)
+
+
+Limiter.__signature__ = _Signature()  # type: ignore[attr-defined]
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.after_fork)

@@ -85,7 +85,7 @@ class Retry:
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
-    __slots__ = ("_budget", "_on", "_own", "_policy", "_shown")
+    __slots__ = ("_budget", "_given", "_on", "_own", "_policy", "_shown")
 
     def __init__(
         self,
@@ -108,11 +108,23 @@ class Retry:
         self._on = on
         self._budget = budget
         self._own = RetryBudget() if budget is None else budget
+        self._given = {"attempts": attempts, "initial": initial, "factor": factor, "max_delay": max_delay}
+        self._given |= {"jitter": jitter, "deadline": deadline, "on": on}
         self._shown = f"Retry({attempts}, initial={initial}, factor={factor}, max_delay={max_delay}, jitter={jitter!r}"
         self._shown += "" if deadline is None else f", deadline={deadline}"
 
     def __repr__(self) -> str:
         return self._shown + ")"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it has a budget of its own where it arrives: what is in flight there is another process's."""
+        return _again, (self._given,)
 
     # One call: `start` when its first attempt has its permit, `after` each failure, `end` when it is over.
 
@@ -339,6 +351,10 @@ class Retry:
     def __aiter__(self) -> AsyncIterator[Attempt]:
         """Attempts of one call; the loop ends with the first that succeeds."""
         return _Loop(self)
+
+
+def _again(given: dict[str, Any]) -> Retry:
+    return Retry(**given)
 
 
 class _Loop:

@@ -1,0 +1,81 @@
+"""Who a limiter is: how a copy, a pickle or a configuration finds the same one again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from penstock.limiter import Limiter
+
+#: Tells this process from others, and is the same in its forks: names that were made up are only known here.
+_HERE = os.urandom(8).hex()
+
+#: The limiters of this process, by kind, store, name, and where the name was made up if it was.
+_LIMITERS: WeakValueDictionary[tuple[str, str, str, str], Limiter] = WeakValueDictionary()
+
+
+def note(limiter: Limiter, origin: str) -> None:
+    """Remember a limiter under its name. Of several with one name the last counts."""
+    _LIMITERS[type(limiter).__qualname__, limiter.store, limiter.name, origin] = limiter
+
+
+def origin_of(given: dict[str, Any]) -> str:
+    """Where the name of a limiter with these arguments was made up; nothing if it was given."""
+    return "" if given.get("name") is not None else _HERE
+
+
+def find(kind: type[Limiter], store: str, name: str, origin: str, given: dict[str, Any]) -> Limiter:
+    """The limiter of that name and store; if this process has none, one with the same limits.
+
+    Raises:
+        RuntimeError: for a limiter that is kept in the memory of the process that this one is a worker of: both would
+            use the whole quota.
+    """
+    limiter = _LIMITERS.get((kind.__qualname__, store, name, origin))
+    if limiter is not None:
+        return limiter
+    multiprocessing: Any = sys.modules.get("multiprocessing.process")
+    if store == "memory://" and multiprocessing is not None and multiprocessing.parent_process() is not None:
+        raise RuntimeError(
+            f"limiter {name!r} is kept in the memory of the process that made it, and this worker of it would use the "
+            f"quota once more: give it a store that both share, as in Limiter(..., name={name!r}, store='shm://{name}')"
+        )
+    limiter = kind(**{**given, "name": name})
+    note(limiter, origin)
+    return limiter
+
+
+def describe(limiter: Limiter) -> dict[str, Any]:
+    """The limiter as plain data that JSON can hold; `read` finds it again."""
+    return {"name": limiter.name, "store": limiter.store, "origin": limiter.origin, "limits": _plain(limiter.given)}
+
+
+def read(kind: type[Limiter], description: dict[str, Any]) -> Limiter:
+    """The limiter that `describe` described."""
+    given = cast("dict[str, Any]", _rich(description["limits"]))
+    return find(kind, description["store"], description["name"], description["origin"], given)
+
+
+def _plain(value: Any) -> Any:
+    from penstock._core import Rate
+
+    if isinstance(value, Rate):
+        return {"amount": value.amount, "per": value.per, "burst": value.burst, "window": value.window}
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.total_seconds() if hasattr(value, "total_seconds") else value
+
+
+def _rich(value: Any) -> Any:
+    from penstock._core import Rate
+
+    if isinstance(value, dict):
+        if value.keys() == {"amount", "per", "burst", "window"}:
+            return Rate(value["amount"], value["per"], burst=value["burst"], window=value["window"])
+        return {name: _rich(one) for name, one in value.items()}
+    return [_rich(one) for one in value] if isinstance(value, list) else value
