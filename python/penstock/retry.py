@@ -108,7 +108,12 @@ class Retry:
         self._on = on
         self._budget = budget
         self._own = RetryBudget() if budget is None else budget
-        self._given = {"attempts": attempts, "initial": initial, "factor": factor, "max_delay": max_delay}
+        self._given: dict[str, Any] = {
+            "attempts": attempts,
+            "initial": initial,
+            "factor": factor,
+            "max_delay": max_delay,
+        }
         self._given |= {"jitter": jitter, "deadline": deadline, "on": on}
         self._shown = f"Retry({attempts}, initial={initial}, factor={factor}, max_delay={max_delay}, jitter={jitter!r}"
         self._shown += "" if deadline is None else f", deadline={deadline}"
