@@ -6,6 +6,7 @@
 use crate::clock::Nanos;
 use crate::pace::{FULL, Permille};
 use crate::rate::Rate;
+use crate::words::Carrier;
 
 /// A token bucket. Starts full.
 #[derive(Clone, Debug)]
@@ -122,6 +123,19 @@ impl Bucket {
     /// Whether the bucket is full at `now`, that is, remembers nothing.
     pub fn is_full(&self, now: Nanos) -> bool {
         self.level_at(now) >= self.capacity
+    }
+
+    /// What is not said by the rate.
+    #[inline]
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        carrier.wide(&mut self.flow);
+        carrier.wide(&mut self.level);
+        carrier.word(&mut self.last);
+    }
+
+    /// Whether its numbers can be.
+    pub(crate) fn is_sound(&self) -> bool {
+        (1..=self.amount).contains(&self.flow) && self.level >= -FLOOR && self.level <= self.capacity + self.amount
     }
 
     /// Goes on as another rate. What was spent stays spent, to the part of a token, so that changing often forgives

@@ -11,11 +11,13 @@ use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::keys::{Keys, PerKey};
 use crate::ledger::{Ledger, Level, Oversize, Told};
-use crate::pace::{FULL, Pace, Permille};
+use crate::pace::Permille;
 use crate::provider::{Kind, Reading};
 use crate::queue::{KeyId, Queue, Ticket, Waiting};
 use crate::rate::{Rate, Seconds};
 use crate::stats::{Counts, Waits};
+pub use crate::store::Exhausted;
+use crate::store::{Books, Part, Spent, Store};
 
 /// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
 const NESTED: i64 = 1 << 40;
@@ -99,15 +101,6 @@ pub enum Refusal {
     Exhausted(Exhausted),
 }
 
-/// What the provider said of a quota that is spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted {
-    /// When it resets, in milliseconds since 1970, if the provider said so.
-    pub resets_at: Option<u64>,
-    /// The dimension that is short, if the provider said so.
-    pub dimension: Option<Dimension>,
-}
-
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,90 +129,100 @@ pub enum Admission {
 /// What became of someone who waited.
 pub type Outcome = Result<Grant, Refusal>;
 
-/// A quota that is spent.
-#[derive(Clone, Copy, Debug)]
-struct Spent {
-    exhausted: Exhausted,
-    /// When the provider said so: that calls succeed which left before is no news.
-    since: Nanos,
-    /// When it resets.
-    until: Nanos,
-    /// When to ask the provider again with one call.
-    probe_at: Nanos,
-}
-
 /// Decides who may leave when. `T` is what the caller needs to find a waiter again.
 #[derive(Debug)]
 pub struct Gate<T> {
-    ledger: Ledger,
+    /// What is shared with all other gates over the same store.
+    books: Books,
+    /// Where the books are kept, if not here alone.
+    store: Option<Box<dyn Store>>,
+    /// What of that is this gate's own; those who wait are counted by the queue.
+    part: Part,
     keys: Keys,
     queue: Queue<T>,
     deadlines: BinaryHeap<Reverse<(Nanos, Ticket)>>,
-    concurrency: u64,
-    slots: u64,
-    in_flight: u64,
-    /// Until when something else than rates last held everyone up: slots, or a head of the queue that gave up.
+    /// Until when a head of the queue that gave up last held everyone up.
     held_up: Nanos,
     max_waiting: usize,
-    spent: Option<Spent>,
-    /// The speed of a gate without rates, which slows by its concurrency.
-    pace: Pace,
     /// When the waiter that is next is due, as of the last pump; nothing if only an event can set it free.
     head_due: Option<Nanos>,
-    last: Nanos,
     epoch: u32,
-    counts: Counts,
     waits: Waits,
 }
 
 impl<T: Default> Gate<T> {
     /// A gate of that make, with everything unused.
     pub fn new(config: Config, now: Nanos) -> Self {
+        let ledger = Ledger::new(&config.rates, config.network_jitter, now);
         Self {
-            ledger: Ledger::new(&config.rates, config.network_jitter, now),
+            books: Books::new(ledger, config.concurrency, now),
+            store: None,
+            part: Part::default(),
             keys: Keys::new(config.per_key, config.network_jitter),
             queue: Queue::default(),
             deadlines: BinaryHeap::new(),
-            concurrency: config.concurrency.unwrap_or(u64::MAX),
-            slots: 0,
-            in_flight: 0,
             held_up: 0,
             max_waiting: config.max_waiting.unwrap_or(usize::MAX),
-            spent: None,
-            pace: Pace::default(),
             head_due: None,
-            last: now,
             epoch: 0,
-            counts: Counts::default(),
             waits: Waits::default(),
         }
     }
 
     /// Time never runs backwards here, whatever the caller's clock does.
     fn tick(&mut self, now: Nanos) -> Nanos {
-        self.last = self.last.max(now);
-        self.held_up = self.held_up.min(self.last);
-        self.last
+        let now = self.books.tick(now);
+        self.held_up = self.held_up.min(now);
+        now
+    }
+
+    /// Makes one decision, between the opening of the books and their closing.
+    #[inline]
+    fn decide<R>(&mut self, now: Nanos, decision: impl FnOnce(&mut Self, Nanos) -> R) -> R {
+        if self.store.is_some() {
+            return self.decide_with_others(now, decision);
+        }
+        let now = self.tick(now);
+        decision(self, now)
+    }
+
+    fn decide_with_others<R>(&mut self, now: Nanos, decision: impl FnOnce(&mut Self, Nanos) -> R) -> R {
+        if let Some(store) = &mut self.store {
+            store.open(&mut self.books, now);
+        }
+        let now = self.tick(now);
+        let decided = decision(self, now);
+        if let Some(store) = &mut self.store {
+            let waiting = self.queue.len() as u64;
+            store.close(&mut self.books, &Part { waiting, ..self.part });
+        }
+        decided
     }
 
     /// Lets a call leave, or wait, or neither. `settled` takes what became of others meanwhile, as in [`Gate::pump`].
     ///
     /// A waiter whose payload is not known yet is given one with [`Gate::payload`].
     pub fn admit(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
-        self.admit_at_once(now, request).unwrap_or_else(|| self.wait(request, settled))
+        self.decide(now, |gate, now| {
+            gate.leave_at_once(now, request).unwrap_or_else(|| gate.wait(now, request, settled))
+        })
     }
 
     /// The answer to a request that need not wait; nothing for one that must.
     #[inline]
     pub fn admit_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
-        let now = self.tick(now);
+        self.decide(now, |gate, now| gate.leave_at_once(now, request))
+    }
+
+    #[inline]
+    fn leave_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
         let cost = request.cost.clamped();
         if let Err(oversize) = self.check(&cost, request.key) {
-            self.counts.refused += 1;
+            self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
         }
         if let Some(exhausted) = self.exhausted(now) {
-            self.counts.refused += 1;
+            self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Exhausted(exhausted)));
         }
         if !self.queue.is_clear(request.place()) {
@@ -241,7 +244,7 @@ impl<T: Default> Gate<T> {
 
     /// Whether no wait can satisfy `cost`, by the shared rates or, if it belongs to a key, by those of each key.
     fn check(&self, cost: &Cost, key: Option<&str>) -> Result<(), Oversize> {
-        self.ledger.check(cost)?;
+        self.books.ledger.check(cost)?;
         let Some(limits) = self.keys.limits().filter(|_| key.is_some()) else { return Ok(()) };
         for &(dimension, rate) in &limits.rates {
             let (cost, limit) = (cost.get(dimension), rate.amount());
@@ -253,7 +256,7 @@ impl<T: Default> Gate<T> {
     }
 
     fn has_room(&mut self, cost: &Cost, key: Option<KeyId>, nested: bool, now: Nanos) -> bool {
-        if !nested && self.slots >= self.slots_now() {
+        if !nested && self.books.slots >= self.books.slots_now() {
             return false;
         }
         if let Some(key) = key {
@@ -266,11 +269,11 @@ impl<T: Default> Gate<T> {
                 return false;
             }
         }
-        self.ledger.fits(cost, now)
+        self.books.ledger.fits(cost, now)
     }
 
     fn grant(&mut self, cost: Cost, key: Option<KeyId>, slot: bool, due: Nanos, now: Nanos, waited: Nanos) -> Grant {
-        self.ledger.charge(&cost, due, now);
+        self.books.ledger.charge(&cost, due, now);
         let mut held = None;
         if let Some(id) = key
             && let Some(state) = self.keys.get(id)
@@ -281,19 +284,20 @@ impl<T: Default> Gate<T> {
             state.slots += u64::from(slot);
             held = key;
         }
-        self.slots += u64::from(slot);
-        self.in_flight += 1;
-        self.counts.granted += 1;
+        self.books.slots += u64::from(slot);
+        self.part.slots += u64::from(slot);
+        self.part.in_flight += 1;
+        self.books.counts.granted += 1;
         Grant { cost, charged_at: now, waited, key: held, slot, epoch: self.epoch }
     }
 
-    fn wait(&mut self, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
-        let (now, cost, priority) = (self.last, request.cost.clamped(), request.place());
+    fn wait(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
+        let (cost, priority) = (request.cost.clamped(), request.place());
         let key = self.key(request, now);
         if let Some(timeout) = request.timeout {
             let wait = self.least_wait(&cost, priority, key, now);
             if wait > timeout {
-                self.counts.timeouts += 1;
+                self.books.counts.timeouts += 1;
                 self.forget(key, now);
                 return Admission::Refused(Refusal::Timeout(wait));
             }
@@ -321,10 +325,10 @@ impl<T: Default> Gate<T> {
                     self.serve(now, None, settled);
                 }
                 Admission::Refused(if request.timeout == Some(0) {
-                    self.counts.timeouts += 1;
+                    self.books.counts.timeouts += 1;
                     Refusal::Timeout(self.least_wait(&cost, priority, key, now))
                 } else {
-                    self.counts.refused += 1;
+                    self.books.counts.refused += 1;
                     Refusal::QueueFull(waiting)
                 })
             }
@@ -334,7 +338,7 @@ impl<T: Default> Gate<T> {
     /// How long a newcomer would wait at the least, as far as rates tell: nobody knows when a slot comes free.
     fn least_wait(&mut self, cost: &Cost, priority: i64, key: Option<KeyId>, now: Nanos) -> Nanos {
         let ahead = self.queue.ahead(priority, key);
-        let shared = self.ledger.earliest_behind(&ahead, cost, now);
+        let shared = self.books.ledger.earliest_behind(&ahead, cost, now);
         let own = key.and_then(|key| self.keys.get(key)?.ledger.as_mut()).map_or(now, |ledger| {
             // Of those ahead only its own flow is charged to this key; higher priorities may be another's.
             ledger.earliest_behind(&Cost::default(), cost, now)
@@ -345,16 +349,17 @@ impl<T: Default> Gate<T> {
     /// Admits all who may leave by now, and expires those whose time to wait is over. `settled` takes what became of
     /// each.
     pub fn pump(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
-        let now = self.tick(now);
         if self.queue.is_empty() {
             self.head_due = None;
             return;
         }
-        self.serve(now, None, settled);
-        if self.expire(now, settled) {
-            // Who was next may have been among them.
-            self.serve(now, None, settled);
-        }
+        self.decide(now, |gate, now| {
+            gate.serve(now, None, settled);
+            if gate.expire(now, settled) {
+                // Who was next may have been among them.
+                gate.serve(now, None, settled);
+            }
+        });
     }
 
     /// Admits all who may leave. Gives the grant of `newcomer` if it is among them; all others go to `settled`.
@@ -362,7 +367,7 @@ impl<T: Default> Gate<T> {
         let mut own = None;
         self.queue.readmit_due(now);
         self.head_due = loop {
-            let Self { queue, ledger, .. } = self;
+            let Self { queue, books: Books { ledger, .. }, .. } = self;
             let Some(next) = queue.next(|cost| ledger.service_time(cost)) else { break None };
             match self.due(&next, now) {
                 Due::At(due) if due <= now => {
@@ -404,16 +409,16 @@ impl<T: Default> Gate<T> {
                 from = due;
             }
         }
-        if !nested && self.slots >= self.slots_now() {
+        if !nested && self.books.slots >= self.books.slots_now() {
             return Due::AfterRelease;
         }
         // Who waited for a slot was not due before it came free, nor before those ahead gave up.
-        from = from.max(self.held_up);
-        Due::At(self.ledger.due(&next.cost, from, now))
+        from = from.max(self.held_up).max(self.books.slot_freed);
+        Due::At(self.books.ledger.due(&next.cost, from, now))
     }
 
     fn admit_waiting(&mut self, next: &Waiting, due: Nanos, now: Nanos) -> (T, Grant) {
-        let Self { queue, ledger, .. } = self;
+        let Self { queue, books: Books { ledger, .. }, .. } = self;
         let payload = queue.serve(next.ticket, |cost| ledger.service_time(cost)).unwrap_or_default();
         let waited = now.saturating_sub(next.arrived);
         if waited > 0 {
@@ -444,9 +449,9 @@ impl<T: Default> Gate<T> {
             }
             self.deadlines.pop();
             let Some(waiting) = self.queue.get(ticket) else { continue };
-            let wait = self.ledger.earliest_behind(&Cost::default(), &waiting.cost, now).saturating_sub(now);
+            let wait = self.books.ledger.earliest_behind(&Cost::default(), &waiting.cost, now).saturating_sub(now);
             if let Some(payload) = self.leave(ticket, now) {
-                self.counts.timeouts += 1;
+                self.books.counts.timeouts += 1;
                 settled.push((payload, Err(Refusal::Timeout(wait))));
                 expired = true;
             }
@@ -477,10 +482,11 @@ impl<T: Default> Gate<T> {
 
     /// Takes someone who waits out. Gives nothing if that call no longer waits: its outcome is under way then.
     pub fn cancel(&mut self, now: Nanos, ticket: Ticket) -> Option<T> {
-        let now = self.tick(now);
-        let payload = self.leave(ticket, now)?;
-        self.counts.cancelled += 1;
-        Some(payload)
+        self.decide(now, |gate, now| {
+            let payload = gate.leave(ticket, now)?;
+            gate.books.counts.cancelled += 1;
+            Some(payload)
+        })
     }
 
     fn leave(&mut self, ticket: Ticket, now: Nanos) -> Option<T> {
@@ -507,17 +513,20 @@ impl<T: Default> Gate<T> {
     }
 
     /// Gives a slot back. What was charged stays charged.
+    #[inline]
     pub fn release(&mut self, now: Nanos, grant: &Grant) {
-        let now = self.tick(now);
+        self.decide(now, |gate, now| gate.give_back(now, grant));
+    }
+
+    #[inline]
+    fn give_back(&mut self, now: Nanos, grant: &Grant) {
         if grant.epoch != self.epoch {
             return;
         }
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.part.in_flight = self.part.in_flight.saturating_sub(1);
         if grant.slot {
-            if self.slots >= self.slots_now() {
-                self.held_up = now;
-            }
-            self.slots = self.slots.saturating_sub(1);
+            self.part.slots = self.part.slots.saturating_sub(1);
+            self.books.free_slot();
         }
         if let Some(key) = grant.key {
             let concurrency = self.keys.concurrency();
@@ -537,17 +546,20 @@ impl<T: Default> Gate<T> {
 
     /// As [`Gate::release`], while nobody waits: then it does not matter when.
     pub fn release_unwatched(&mut self, grant: &Grant) {
-        self.release(self.last, grant);
+        self.release(self.books.last, grant);
     }
 
     /// Replaces what was charged by the actual cost: a refund into the window that was charged, or a debit now.
     pub fn settle(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
-        let now = self.tick(now);
+        self.decide(now, |gate, now| gate.recharge(now, grant, actual));
+    }
+
+    fn recharge(&mut self, now: Nanos, grant: &mut Grant, actual: &Cost) {
         if grant.epoch != self.epoch {
             return;
         }
         let actual = actual.clamped();
-        self.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
+        self.books.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
         if let Some(state) = grant.key.and_then(|key| self.keys.get(key))
             && let Some(ledger) = &mut state.ledger
         {
@@ -561,29 +573,24 @@ impl<T: Default> Gate<T> {
 
     /// Takes a grant back whose call never left: all of its cost, and its slot.
     pub fn abandon(&mut self, now: Nanos, mut grant: Grant) {
-        self.settle(now, &mut grant, &Cost::default());
-        self.release(now, &grant);
-        self.counts.cancelled += u64::from(grant.epoch == self.epoch);
-        self.counts.abandoned += u64::from(grant.epoch == self.epoch);
+        self.decide(now, |gate, now| {
+            gate.recharge(now, &mut grant, &Cost::default());
+            gate.give_back(now, &grant);
+            gate.books.counts.cancelled += u64::from(grant.epoch == gate.epoch);
+            gate.books.counts.abandoned += u64::from(grant.epoch == gate.epoch);
+        });
     }
 
     /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.
     pub fn cool_down(&mut self, now: Nanos, period: Nanos) {
-        let now = self.tick(now);
-        self.ledger.cool_down(now.saturating_add(period));
-    }
-
-    /// How many slots there are at the present speed.
-    fn slots_now(&self) -> u64 {
-        let speed = self.pace.speed();
-        if speed == FULL { self.concurrency } else { (self.concurrency.saturating_mul(speed) / FULL).max(1) }
+        self.decide(now, |gate, now| gate.books.ledger.cool_down(now.saturating_add(period)));
     }
 
     /// The quota that is spent, unless it is time to ask the provider again: then this one call may.
     fn exhausted(&mut self, now: Nanos) -> Option<Exhausted> {
-        let spent = self.spent.as_mut()?;
+        let spent = self.books.spent.as_mut()?;
         if now >= spent.until {
-            self.spent = None;
+            self.books.spent = None;
             return None;
         }
         if now >= spent.probe_at {
@@ -600,42 +607,44 @@ impl<T: Default> Gate<T> {
     /// a number slows everything, and success lets it recover. A quota that is spent fails those who wait, and those who
     /// come, until it resets; one call now and then is let through to see.
     pub fn observe(&mut self, now: Nanos, reading: &Reading, sent_at: Option<Nanos>, settled: &mut Vec<(T, Outcome)>) {
-        let now = self.tick(now);
-        let sent_at = sent_at.unwrap_or(now).min(now);
+        self.decide(now, |gate, now| gate.heed(now, reading, sent_at.unwrap_or(now).min(now), settled));
+    }
+
+    fn heed(&mut self, now: Nanos, reading: &Reading, sent_at: Nanos, settled: &mut Vec<(T, Outcome)>) {
         let verdict = &reading.verdict;
         let wait = verdict.wait.map(|wait| Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX));
         for limit in &reading.limits {
             let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
             let told = Told { dimension: limit.dimension, limit: limit.limit, remaining: limit.remaining, period };
-            self.ledger.learn(&told, sent_at, now);
+            self.books.ledger.learn(&told, sent_at, now);
         }
         match verdict.kind {
-            Kind::Ok if reading.over_limit => self.overloaded(now),
+            Kind::Ok if reading.over_limit => self.books.overloaded(now),
             Kind::Ok => {
-                if self.spent.is_some_and(|spent| sent_at >= spent.since) {
-                    self.spent = None;
+                if self.books.spent.is_some_and(|spent| sent_at >= spent.since) {
+                    self.books.spent = None;
                 }
-                self.ledger.succeeded(now);
+                self.books.ledger.succeeded(now);
                 // Without rates, an app that leaves half of its slots free sends little.
-                if self.slots.saturating_add(1) * 2 >= self.slots_now() {
-                    self.pace.sent(1);
+                if self.books.slots.saturating_add(1) * 2 >= self.books.slots_now() {
+                    self.books.pace.sent(1);
                 }
-                self.pace.succeeded(1, Nanos::MAX, now);
+                self.books.pace.succeeded(1, Nanos::MAX, now);
             }
             Kind::Throttled => {
                 let until = now.saturating_add(wait.unwrap_or(UNSTATED));
                 match verdict.dimension {
                     Some(dimension) => {
                         let period = verdict.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
-                        self.ledger.cool_down_in(dimension, period, until, verdict.requested.unwrap_or(1));
+                        self.books.ledger.cool_down_in(dimension, period, until, verdict.requested.unwrap_or(1));
                     }
-                    None => self.ledger.cool_down(until),
+                    None => self.books.ledger.cool_down(until),
                 }
             }
             Kind::Overloaded => {
-                self.overloaded(now);
+                self.books.overloaded(now);
                 if let Some(wait) = wait {
-                    self.ledger.cool_down(now.saturating_add(wait));
+                    self.books.ledger.cool_down(now.saturating_add(wait));
                 }
             }
             Kind::QuotaExhausted => {
@@ -644,41 +653,43 @@ impl<T: Default> Gate<T> {
                 let exhausted = Exhausted { resets_at, dimension: verdict.dimension };
                 let until = now.saturating_add(wait.unwrap_or(Nanos::MAX / 2));
                 // A late answer to a call that left before is no news either, or it would hide a probe's success.
-                let since = self.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
-                self.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
-                for ticket in self.queue.pick(|_| true) {
-                    if let Some(payload) = self.leave(ticket, now) {
-                        self.counts.refused += 1;
-                        settled.push((payload, Err(Refusal::Exhausted(exhausted))));
-                    }
-                }
+                let since = self.books.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
+                self.books.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
+                self.fail_all(exhausted, now, settled);
             }
             Kind::Transient | Kind::Oversize | Kind::Fatal => {}
         }
     }
 
-    fn overloaded(&mut self, now: Nanos) {
-        self.ledger.overloaded(now);
-        if self.ledger.is_empty() {
-            self.pace.overloaded(now);
+    fn fail_all(&mut self, exhausted: Exhausted, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        for ticket in self.queue.pick(|_| true) {
+            if let Some(payload) = self.leave(ticket, now) {
+                self.books.counts.refused += 1;
+                settled.push((payload, Err(Refusal::Exhausted(exhausted))));
+            }
         }
     }
 
     /// How fast the slowest rate runs, in thousandths of what was configured.
     pub fn speed(&self) -> Permille {
-        self.ledger.speed().min(self.pace.speed())
+        self.books.ledger.speed().min(self.books.pace.speed())
     }
 
     /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
     pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
-        let now = self.tick(now);
-        self.hold_up(now);
-        self.ledger.update(dimension, rates, now);
-        let hopeless = |waiting: Waiting| self.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
+        self.decide(now, |gate, now| {
+            gate.hold_up(now);
+            gate.books.ledger.update(dimension, rates, now);
+            gate.fail_hopeless(now, settled);
+        });
+    }
+
+    fn fail_hopeless(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let hopeless = |waiting: Waiting| self.books.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
         let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
         for (ticket, why) in hopeless {
             if let Some(payload) = self.leave(ticket, now) {
-                self.counts.refused += 1;
+                self.books.counts.refused += 1;
                 settled.push((payload, Err(Refusal::Oversize(why))));
             }
         }
@@ -686,11 +697,7 @@ impl<T: Default> Gate<T> {
 
     /// Changes how many calls may be under way at once. Those that are keep their slots.
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
-        if self.slots >= self.concurrency {
-            // Until now, which the next decision tells.
-            self.held_up = Nanos::MAX;
-        }
-        self.concurrency = concurrency.unwrap_or(u64::MAX);
+        self.decide(self.books.last, |gate, _| gate.books.set_concurrency(concurrency));
     }
 
     /// Those who wait and whose payload `pick` picks, to be cancelled one by one.
@@ -701,7 +708,7 @@ impl<T: Default> Gate<T> {
     /// The waiters that must wake by a time for anyone to leave then, each with that time: the one that is next, if it
     /// waits for a time and not for a release, and the first of the key that may be asked again next.
     pub fn sentinels(&mut self) -> [Option<(Nanos, Ticket)>; 2] {
-        let Self { queue, ledger, .. } = self;
+        let Self { queue, books: Books { ledger, .. }, .. } = self;
         let next = self.head_due.and_then(|due| Some((due, queue.next(|cost| ledger.service_time(cost))?.ticket)));
         [next, queue.next_readmission()]
     }
@@ -712,7 +719,7 @@ impl<T: Default> Gate<T> {
         let now = self.tick(now);
         let waiting = self.queue.get(ticket)?;
         let ahead = self.queue.ahead(waiting.priority, waiting.key).minus(waiting.cost);
-        let shared = self.ledger.earliest_behind(&ahead, &waiting.cost, now);
+        let shared = self.books.ledger.earliest_behind(&ahead, &waiting.cost, now);
         let own = self.queue.of_flow(waiting.priority, waiting.key).minus(waiting.cost);
         let ledger = waiting.key.and_then(|key| self.keys.get(key)?.ledger.as_mut());
         Some(ledger.map_or(shared, |ledger| shared.max(ledger.earliest_behind(&own, &waiting.cost, now))))
@@ -721,7 +728,7 @@ impl<T: Default> Gate<T> {
     /// When a waiter should be looked after: its due time if it is the next, when its key may be asked again if it is the
     /// first of that, and what [`Gate::estimate`] says otherwise; nothing if only an event can set it free.
     pub fn expected(&mut self, now: Nanos, ticket: Ticket) -> Option<Nanos> {
-        let Self { queue, ledger, .. } = self;
+        let Self { queue, books: Books { ledger, .. }, .. } = self;
         if let Some(until) = queue.is_first_aside(ticket) {
             return until;
         }
@@ -739,10 +746,10 @@ impl<T: Default> Gate<T> {
         let waiting = self.queue.pick(|_| true);
         let payloads = waiting.into_iter().filter_map(|ticket| self.queue.remove(ticket)).collect();
         self.deadlines.clear();
-        self.keys.disown(self.last);
+        self.keys.disown(self.books.last);
         self.head_due = None;
-        self.slots = 0;
-        self.in_flight = 0;
+        self.books.slots = 0;
+        self.part = Part::default();
         self.epoch = self.epoch.wrapping_add(1);
         payloads
     }
@@ -754,7 +761,7 @@ impl<T: Default> Gate<T> {
 
     /// How many permits are out.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight
+        self.part.in_flight
     }
 
     /// How many calls wait.
@@ -764,12 +771,12 @@ impl<T: Default> Gate<T> {
 
     /// How many calls may be under way at once, if that is bounded.
     pub fn concurrency(&self) -> Option<u64> {
-        (self.concurrency != u64::MAX).then_some(self.concurrency)
+        (self.books.concurrency != u64::MAX).then_some(self.books.concurrency)
     }
 
     /// How many calls ended how.
     pub fn counts(&self) -> Counts {
-        self.counts
+        self.books.counts
     }
 
     /// How long calls waited.
@@ -780,13 +787,13 @@ impl<T: Default> Gate<T> {
     /// How each rate stands.
     pub fn levels(&mut self, now: Nanos) -> Vec<Level> {
         let now = self.tick(now);
-        self.ledger.levels(now)
+        self.books.ledger.levels(now)
     }
 
     /// How much longer the cooldown lasts, in nanoseconds; 0 if there is none.
     pub fn cooling(&mut self, now: Nanos) -> Nanos {
         let now = self.tick(now);
-        self.ledger.cooldown().saturating_sub(now)
+        self.books.ledger.cooldown().saturating_sub(now)
     }
 
     /// How many keys are remembered.
@@ -797,7 +804,7 @@ impl<T: Default> Gate<T> {
     /// Whether a rate counts this dimension.
     pub fn counts_dimension(&self, dimension: Dimension) -> bool {
         let own = self.keys.limits().is_some_and(|limits| limits.rates.iter().any(|(other, _)| *other == dimension));
-        own || self.ledger.counts(dimension)
+        own || self.books.ledger.counts(dimension)
     }
 }
 

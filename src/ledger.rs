@@ -1,17 +1,22 @@
 //! All rates of a limiter: the earliest time for a cost, charge all or none, settle, cooldown.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::bucket::Bucket;
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::pace::{FULL, Pace, Permille};
 use crate::rate::Rate;
-use crate::window::Window;
+use crate::window::{Ring, Window};
+use crate::words::Carrier;
 
 /// How far in the past a bucket without a window guard may be charged. Calls that wait are charged at the times at
 /// which they were due, so late timers lose no quota; after a long stall only a guard bounds what then leaves at once.
 const CATCH_UP: Nanos = SECOND;
+
+/// How many rates a ledger may have that is kept outside of this process's memory.
+pub(crate) const MOST_RATES: usize = 16;
 
 /// A cost that no wait can satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ struct Account {
     cooldown: Nanos,
     pace: Pace,
     remote: Option<Remote>,
+    /// Which of the ledger's rings its window is kept in.
+    ring: usize,
 }
 
 /// The provider's side of a rate, as far as its answers tell.
@@ -80,7 +87,54 @@ impl Account {
     fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
         let (bucket, window) = (Bucket::new(&rate, now), Self::guard(&rate, jitter));
         let (configured, pace) = (rate, Pace::default());
-        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, remote: None }
+        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, remote: None, ring: 0 }
+    }
+
+    /// Keeps its window in that ring of `rings`.
+    fn keep_in(&mut self, rings: &[Arc<dyn Ring>], ring: usize) {
+        self.ring = ring;
+        if let (Some(window), Some(ring)) = (&mut self.window, rings.get(ring)) {
+            window.keep_in(Arc::clone(ring));
+        }
+    }
+
+    /// What is not said by its rates.
+    #[inline]
+    fn carry(&mut self, carrier: &mut impl Carrier) {
+        self.bucket.carry(carrier);
+        if let Some(window) = &mut self.window {
+            window.carry(carrier);
+        }
+        carrier.word(&mut self.held);
+        carrier.word(&mut self.cooldown);
+        self.pace.carry(carrier);
+        let mut heard = self.remote.is_some();
+        carrier.flag(&mut heard);
+        if !heard {
+            self.remote = None;
+            return;
+        }
+        let unheard = || {
+            let bucket = Bucket::new(&self.rate, 0);
+            Remote { heard: 0, most: 0, alone: bucket.clone(), left: bucket }
+        };
+        let remote = self.remote.get_or_insert_with(unheard);
+        let most = remote.most;
+        carrier.word(&mut remote.heard);
+        carrier.word(&mut remote.most);
+        if remote.most != most {
+            remote.alone = Self::remote_bucket(&self.rate, remote.most, 0);
+            remote.left = remote.alone.clone();
+        }
+        remote.alone.carry(carrier);
+        remote.left.carry(carrier);
+    }
+
+    /// Whether its numbers can be.
+    fn is_sound(&self) -> bool {
+        let heard = self.remote.as_ref().is_none_or(|remote| remote.alone.is_sound() && remote.left.is_sound());
+        let window = self.window.as_ref().is_none_or(Window::is_sound);
+        heard && window && self.bucket.is_sound() && self.pace.is_sound()
     }
 
     fn guard(rate: &Rate, jitter: Option<Nanos>) -> Option<Window> {
@@ -153,11 +207,12 @@ impl Account {
         }
     }
 
-    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
+    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, rings: &[Arc<dyn Ring>], now: Nanos) {
         self.bucket.change(&rate, now);
         self.bucket.set_speed(self.pace.speed(), now);
         self.remote = None; // what was heard is of another limit
         let guard = Self::guard(&rate, jitter);
+        let guarded = self.window.is_some();
         self.window = match (self.window.take(), guard) {
             (Some(mut window), Some(fresh)) => {
                 window.change(&rate, fresh.span() - rate.period());
@@ -165,6 +220,9 @@ impl Account {
             }
             (_, fresh) => fresh,
         };
+        if !guarded {
+            self.keep_in(rings, self.ring);
+        }
         self.rate = rate;
     }
 }
@@ -184,18 +242,28 @@ impl Account {
         self.bucket.drain(kept, until);
     }
 
-    fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos, jitter: Option<Nanos>) {
+    /// Gives whether the rate is another now.
+    fn learn(
+        &mut self,
+        told: &Told,
+        sent_at: Nanos,
+        now: Nanos,
+        jitter: Option<Nanos>,
+        rings: &[Arc<dyn Ring>],
+    ) -> bool {
+        let before = self.rate;
         if let Some(limit) = told.limit.filter(|&limit| limit > 0) {
             let amount = limit.min(self.configured.amount());
             if amount != self.rate.amount()
                 && let Some(rate) = self.configured.with_amount(amount)
             {
-                self.change(rate, jitter, now);
+                self.change(rate, jitter, rings, now);
             }
         }
         if let Some(left) = told.remaining {
             self.hear(left, sent_at, now);
         }
+        self.rate != before
     }
 
     /// The provider had `left` when it counted the call that left at `sent_at`.
@@ -262,6 +330,10 @@ pub struct Ledger {
     accounts: Vec<Account>,
     jitter: Option<Nanos>,
     cooldown: Nanos,
+    /// Where windows are kept, if not here.
+    rings: Vec<Arc<dyn Ring>>,
+    /// How often the rates were changed.
+    edition: u64,
 }
 
 impl Ledger {
@@ -269,7 +341,87 @@ impl Ledger {
     /// not given each rate assumes its own ([`Rate::default_jitter`]).
     pub fn new(rates: &[(Dimension, Rate)], jitter: Option<Nanos>, now: Nanos) -> Self {
         let accounts = rates.iter().map(|&(dimension, rate)| Account::new(dimension, rate, jitter, now)).collect();
-        Self { accounts, jitter, cooldown: 0 }
+        Self { accounts, jitter, cooldown: 0, rings: Vec::new(), edition: 0 }
+    }
+
+    /// Keeps the windows in these rings from here on; they must be empty. There is one for each rate that may ever be.
+    pub(crate) fn keep_in(&mut self, rings: Vec<Arc<dyn Ring>>) {
+        self.rings = rings;
+        for (place, account) in self.accounts.iter_mut().enumerate() {
+            account.keep_in(&self.rings, place);
+        }
+    }
+
+    /// How often the rates were changed: what [`Ledger::carry_rates`] carries is the same as long as this is.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// How many rates there are.
+    pub(crate) fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// The rates themselves. Gives whether they can be; if not, the ledger is of no use any more.
+    pub(crate) fn carry_rates(&mut self, carrier: &mut impl Carrier) -> bool {
+        carrier.word(&mut self.edition);
+        carrier.perhaps(&mut self.jitter);
+        let mut count = self.accounts.len() as u64;
+        carrier.word(&mut count);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > MOST_RATES {
+            return false;
+        }
+        self.accounts.truncate(count);
+        for place in 0..count {
+            let known = self.accounts.get(place);
+            let unknown = || Rate::new(1, SECOND).map(|rate| (Dimension::Requests, rate, rate, MOST_RATES));
+            let known = known.map(|account| (account.dimension, account.configured, account.rate, account.ring));
+            let Some((dimension, mut configured, mut rate, ring)) = known.or_else(|| unknown().ok()) else {
+                return false;
+            };
+            let before = (dimension, configured, rate, ring);
+            let (mut number, mut place_of_ring) = (dimension as u64, ring as u64);
+            carrier.word(&mut number);
+            carrier.word(&mut place_of_ring);
+            configured.carry(carrier);
+            rate.carry(carrier);
+            let dimension = Dimension::ALL.into_iter().find(|&dimension| dimension as u64 == number);
+            let ring = usize::try_from(place_of_ring).ok().filter(|&ring| ring < MOST_RATES);
+            let (Some(dimension), Some(ring), Some(configured), Some(rate)) =
+                (dimension, ring, configured.checked(), rate.checked())
+            else {
+                return false;
+            };
+            if before != (dimension, configured, rate, ring) {
+                let mut fresh = Account::new(dimension, rate, self.jitter, 0);
+                fresh.configured = configured;
+                fresh.keep_in(&self.rings, ring);
+                if place < self.accounts.len() { self.accounts[place] = fresh } else { self.accounts.push(fresh) }
+            }
+        }
+        true
+    }
+
+    /// What is charged, heard and held back.
+    #[inline]
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        carrier.word(&mut self.cooldown);
+        for account in &mut self.accounts {
+            account.carry(carrier);
+        }
+    }
+
+    /// Whether its numbers can be.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.accounts.iter().all(Account::is_sound)
+    }
+
+    /// Counts anew what windows hold, for one who does not know how far another got.
+    pub(crate) fn recount(&mut self) {
+        for window in self.accounts.iter_mut().filter_map(|account| account.window.as_mut()) {
+            window.recount();
+        }
     }
 
     /// Whether there is no rate at all.
@@ -420,7 +572,7 @@ impl Ledger {
             return;
         }
         for account in self.accounts.iter_mut().filter(same) {
-            account.learn(told, sent_at, now, jitter);
+            self.edition += u64::from(account.learn(told, sent_at, now, jitter, &self.rings));
         }
     }
 
@@ -447,7 +599,7 @@ impl Ledger {
                 *next = found.map(|index| fresh.remove(index));
             }
         }
-        let (jitter, mut next) = (self.jitter, next.into_iter());
+        let (jitter, rings, mut next) = (self.jitter, &self.rings, next.into_iter());
         self.accounts.retain_mut(|account| {
             let next = next.next().flatten();
             if account.dimension != dimension {
@@ -456,12 +608,17 @@ impl Ledger {
             let Some(rate) = next else { return false };
             if rate != account.configured {
                 account.configured = rate;
-                account.change(rate, jitter, now);
+                account.change(rate, jitter, rings, now);
             }
             true
         });
-        let added = fresh.into_iter().map(|rate| Account::new(dimension, rate, jitter, now));
-        self.accounts.extend(added);
+        for rate in fresh {
+            let mut account = Account::new(dimension, rate, jitter, now);
+            let free = (0..rings.len()).find(|&ring| self.accounts.iter().all(|other| other.ring != ring));
+            account.keep_in(rings, free.unwrap_or_default());
+            self.accounts.push(account);
+        }
+        self.edition += 1;
     }
 
     /// How long the slowest rate takes to serve `cost`, in nanoseconds, at least 1: what a call weighs when keys share.

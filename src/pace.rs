@@ -8,6 +8,7 @@
 //! processes, their speeds then settle where together they use just what flows in, without a word between them.
 
 use crate::clock::{Nanos, SECOND};
+use crate::words::Carrier;
 
 /// A speed in thousandths of what was configured.
 pub type Permille = u64;
@@ -50,6 +51,20 @@ impl Pace {
     /// The speed now: the lower of the two.
     pub fn speed(&self) -> Permille {
         self.overload.min(self.neighbours)
+    }
+
+    /// All of it.
+    #[inline]
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        let Self { overload, refused_at, neighbours, neighbours_at, sent, restored_at } = self;
+        for word in [overload, refused_at, neighbours, neighbours_at, sent, restored_at] {
+            carrier.word(word);
+        }
+    }
+
+    /// Whether its numbers can be.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.overload <= FULL && self.neighbours <= FULL
     }
 
     /// Counts what is charged.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::clock::{Nanos, SECOND};
+use crate::words::Carrier;
 
 /// A rate: a token bucket of capacity `burst` that is refilled at `amount / period`, and, unless `window` is off, a
 /// guard by which no more than `amount` leaves in any window of `period` plus the network's jitter.
@@ -97,6 +98,19 @@ impl Rate {
         let burst = u64::try_from(burst).unwrap_or(u64::MAX).max(1);
         let rate = Self::new(amount, self.period).ok()?.with_burst(burst.min(amount)).ok()?;
         Some(rate.with_window(self.window))
+    }
+
+    /// All of it; what comes must be looked at with [`Rate::checked`].
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        for word in [&mut self.amount, &mut self.period, &mut self.burst] {
+            carrier.word(word);
+        }
+        carrier.flag(&mut self.window);
+    }
+
+    /// The same rate, if it can be.
+    pub(crate) fn checked(self) -> Option<Self> {
+        Some(Self::new(self.amount, self.period).ok()?.with_burst(self.burst).ok()?.with_window(self.window))
     }
 
     /// How much may leave in a period.

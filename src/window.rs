@@ -9,18 +9,120 @@
 //! bounded whatever the load, and at most 0.05 % of the amount is lost to the rounding; few charges are kept exactly.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 use crate::clock::Nanos;
 use crate::rate::Rate;
+use crate::words::Carrier;
 
 /// How many slices a span has at the most.
 const SLICES: Nanos = 2_048;
 
-#[derive(Clone, Copy, Debug)]
-struct Slice {
-    first: Nanos,
-    last: Nanos,
-    amount: u64,
+/// Charges that lie close together, and that no other joins any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// When the last of them left.
+    pub(crate) last: Nanos,
+    /// What they were charged between them.
+    pub(crate) amount: u64,
+}
+
+/// Places for slices that are kept elsewhere than in the window, by their number: a place is used again when the slice
+/// in it, [`PLACES`] earlier, is forgotten.
+pub(crate) trait Ring: fmt::Debug + Send + Sync {
+    /// The slice of that number.
+    fn get(&self, number: u64) -> Slice;
+    /// Puts the slice of that number into its place.
+    fn set(&self, number: u64, slice: Slice);
+}
+
+/// How many places a [`Ring`] has: twice what a window of one rate needs, so that rates may change.
+pub(crate) const PLACES: u64 = 4_096;
+
+/// The slices of a window but for the newest, in their order.
+#[derive(Clone, Debug)]
+enum Slices {
+    Own(VecDeque<Slice>),
+    Elsewhere {
+        ring: Arc<dyn Ring>,
+        /// The number of the oldest.
+        first: u64,
+        /// The number that the next one gets.
+        end: u64,
+        /// The oldest that others may still look at: its place is not used again.
+        kept: u64,
+    },
+}
+
+impl Slices {
+    #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(slices) => slices.len(),
+            Self::Elsewhere { first, end, .. } => usize::try_from(end - first).unwrap_or(0),
+        }
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> Option<Slice> {
+        match self {
+            Self::Own(slices) => slices.get(index).copied(),
+            Self::Elsewhere { ring, first, end, .. } => {
+                let number = first + index as u64;
+                (number < *end).then(|| ring.get(number))
+            }
+        }
+    }
+
+    fn set(&mut self, index: usize, slice: Slice) {
+        match self {
+            Self::Own(slices) => {
+                if let Some(place) = slices.get_mut(index) {
+                    *place = slice;
+                }
+            }
+            Self::Elsewhere { ring, first, .. } => ring.set(*first + index as u64, slice),
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        match self {
+            Self::Own(slices) => drop(slices.pop_front()),
+            Self::Elsewhere { first, end, .. } => *first = (*first + 1).min(*end),
+        }
+    }
+
+    /// Takes one in, at the end; gives it back if there is no place.
+    #[inline]
+    fn push(&mut self, slice: Slice) -> Option<Slice> {
+        match self {
+            Self::Own(slices) => slices.push_back(slice),
+            Self::Elsewhere { ring, end, kept, .. } => {
+                if *end - *kept >= PLACES {
+                    return Some(slice);
+                }
+                ring.set(*end, slice);
+                *end += 1;
+            }
+        }
+        None
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = Slice> + '_ {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    /// The first that does not end before `at`.
+    fn since(&self, at: Nanos) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.get(middle).is_some_and(|slice| slice.last < at) { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
 }
 
 /// What left in the last `span`, and whether more may.
@@ -30,7 +132,11 @@ pub struct Window {
     span: Nanos,
     slice: Nanos,
     used: u64,
-    slices: VecDeque<Slice>,
+    slices: Slices,
+    /// The newest slice, which charges still join; nothing is in it if its amount is 0.
+    newest: Slice,
+    /// When the newest slice began.
+    began: Nanos,
     /// Charges before this time may be forgotten.
     forgotten: Nanos,
 }
@@ -39,7 +145,21 @@ impl Window {
     /// An empty window of the rate's period plus `jitter`.
     pub fn new(rate: &Rate, jitter: Nanos) -> Self {
         let span = rate.period().saturating_add(jitter);
-        Self { amount: rate.amount(), span, slice: span / SLICES, used: 0, slices: VecDeque::new(), forgotten: 0 }
+        Self {
+            amount: rate.amount(),
+            span,
+            slice: span / SLICES,
+            used: 0,
+            slices: Slices::Own(VecDeque::new()),
+            newest: Slice::default(),
+            began: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// Keeps its slices in `ring` from here on; it must be empty.
+    pub(crate) fn keep_in(&mut self, ring: Arc<dyn Ring>) {
+        self.slices = Slices::Elsewhere { ring, first: 0, end: 0, kept: 0 };
     }
 
     /// How long a charge counts, in nanoseconds.
@@ -47,17 +167,29 @@ impl Window {
         self.span
     }
 
+    fn is_over(&self, slice: Slice, now: Nanos) -> bool {
+        slice.last.saturating_add(self.span) <= now
+    }
+
     /// Forgets what has left the window.
     #[inline]
     pub fn expire(&mut self, now: Nanos) {
-        while let Some(oldest) = self.slices.front() {
-            if oldest.last.saturating_add(self.span) > now {
-                break;
+        while let Some(oldest) = self.slices.get(0) {
+            if !self.is_over(oldest, now) {
+                return;
             }
-            self.used = self.used.saturating_sub(oldest.amount);
-            self.forgotten = oldest.last.saturating_add(1);
-            self.slices.pop_front();
+            self.forget(oldest);
+            self.slices.pop();
         }
+        if self.newest.amount > 0 && self.is_over(self.newest, now) {
+            self.forget(self.newest);
+            self.newest.amount = 0;
+        }
+    }
+
+    fn forget(&mut self, slice: Slice) {
+        self.used = self.used.saturating_sub(slice.amount);
+        self.forgotten = slice.last.saturating_add(1);
     }
 
     /// Whether `cost` fits, after [`Window::expire`].
@@ -89,14 +221,14 @@ impl Window {
     /// When the oldest slices that hold `amount` between them have left the window.
     fn when_freed(&self, amount: u64) -> Nanos {
         let mut freed: u64 = 0;
-        for slice in &self.slices {
+        for slice in self.slices.iter() {
             freed = freed.saturating_add(slice.amount);
             if freed >= amount {
                 return slice.last.saturating_add(self.span);
             }
         }
-        // Only a cost above the amount comes here.
-        self.slices.back().map_or(0, |slice| slice.last.saturating_add(self.span))
+        // The newest holds the rest; only a cost above the amount asks for more.
+        self.newest.last.saturating_add(self.span)
     }
 
     /// Counts `cost` at `now`.
@@ -106,14 +238,23 @@ impl Window {
             return;
         }
         self.used = self.used.saturating_add(cost);
-        match self.slices.back_mut() {
-            // `now` before `first` cannot be, but would only round to the safe side.
-            Some(newest) if now < newest.first.saturating_add(self.slice) => {
-                newest.last = newest.last.max(now);
-                newest.amount = newest.amount.saturating_add(cost);
+        if self.newest.amount > 0 {
+            // `now` before the beginning cannot be, but would only round to the safe side.
+            if now < self.began.saturating_add(self.slice) {
+                return self.join(cost, now);
             }
-            _ => self.slices.push_back(Slice { first: now, last: now, amount: cost }),
+            if self.slices.push(self.newest).is_some() {
+                return self.join(cost, now); // counts for longer than it must
+            }
         }
+        self.newest = Slice { last: now, amount: cost };
+        self.began = now;
+    }
+
+    #[inline]
+    fn join(&mut self, cost: u64, now: Nanos) {
+        self.newest.last = self.newest.last.max(now);
+        self.newest.amount = self.newest.amount.saturating_add(cost);
     }
 
     /// Takes `amount` of what was charged at `charged_at` and later back, if that is still in the window. Gives whether
@@ -126,36 +267,72 @@ impl Window {
         if charged_at < self.forgotten {
             return false;
         }
-        let from = self.slices.partition_point(|slice| slice.last < charged_at);
         let mut left = amount;
-        for slice in self.slices.iter_mut().skip(from) {
-            let back = left.min(slice.amount);
-            slice.amount -= back;
-            self.used = self.used.saturating_sub(back);
-            left -= back;
+        for index in self.slices.since(charged_at)..self.slices.len() {
             if left == 0 {
                 break;
             }
+            let Some(mut slice) = self.slices.get(index).filter(|slice| slice.amount > 0) else { continue };
+            let back = left.min(slice.amount);
+            slice.amount -= back;
+            left -= back;
+            self.slices.set(index, slice);
         }
+        if self.newest.last >= charged_at {
+            let back = left.min(self.newest.amount);
+            self.newest.amount -= back;
+            left -= back;
+        }
+        self.used = self.used.saturating_sub(amount - left);
         left < amount
     }
 
     /// What was charged after `since`, as far as slices tell: at least that much.
     pub fn charged_since(&self, since: Nanos) -> u64 {
+        let newest = if self.newest.last > since { self.newest.amount } else { 0 };
         let later = self.slices.iter().rev().take_while(|slice| slice.last > since);
-        later.map(|slice| slice.amount).fold(0, u64::saturating_add)
+        later.map(|slice| slice.amount).fold(newest, u64::saturating_add)
     }
 
     /// What could leave at `now` without exceeding the amount.
     pub fn available(&self, now: Nanos) -> u64 {
-        let expired = self.slices.iter().take_while(|slice| slice.last.saturating_add(self.span) <= now);
+        let slices = self.slices.iter().chain([self.newest]);
+        let expired = slices.take_while(|&slice| self.is_over(slice, now));
         let used = self.used.saturating_sub(expired.map(|slice| slice.amount).fold(0, u64::saturating_add));
         self.amount.saturating_sub(used)
     }
 
     /// Whether nothing is counted at `now`.
     pub fn is_empty(&self, now: Nanos) -> bool {
-        self.slices.back().is_none_or(|slice| slice.last.saturating_add(self.span) <= now)
+        let last = self.slices.len().checked_sub(1).and_then(|last| self.slices.get(last));
+        (self.newest.amount == 0 || self.is_over(self.newest, now)) && last.is_none_or(|last| self.is_over(last, now))
+    }
+
+    /// What is not said by the rate, but for the slices themselves.
+    #[inline]
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        let Self { used, slices, newest, began, forgotten, .. } = self;
+        for word in [used, &mut newest.last, &mut newest.amount, began, forgotten] {
+            carrier.word(word);
+        }
+        if let Slices::Elsewhere { first, end, kept, .. } = slices {
+            carrier.word(first);
+            carrier.word(end);
+            *kept = *first;
+        }
+    }
+
+    /// Counts anew what is used, for one who does not know how far another got.
+    pub(crate) fn recount(&mut self) {
+        self.used = self.slices.iter().map(|slice| slice.amount).fold(self.newest.amount, u64::saturating_add);
+    }
+
+    /// Whether its numbers can be: as many slices as there are places, and no more used than they say.
+    pub(crate) fn is_sound(&self) -> bool {
+        match &self.slices {
+            Slices::Own(_) => true,
+            Slices::Elsewhere { first, end, .. } => *first <= *end && *end - *first <= PLACES,
+        }
     }
 
     /// Goes on as another rate; what left stays counted, for as long as the new span says.

@@ -1,0 +1,101 @@
+//! What all calls of a limiter share.
+
+use crate::clock::Nanos;
+use crate::cost::Dimension;
+use crate::ledger::Ledger;
+use crate::pace::{FULL, Pace};
+use crate::stats::Counts;
+
+/// What the provider said of a quota that is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// When it resets, in milliseconds since 1970, if the provider said so.
+    pub resets_at: Option<u64>,
+    /// The dimension that is short, if the provider said so.
+    pub dimension: Option<Dimension>,
+}
+
+/// A quota that is spent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    pub(crate) exhausted: Exhausted,
+    /// When the provider said so: that calls succeed which left before is no news.
+    pub(crate) since: Nanos,
+    /// When it resets.
+    pub(crate) until: Nanos,
+    /// When to ask the provider again with one call.
+    pub(crate) probe_at: Nanos,
+}
+
+/// Rates and what was charged to them, slots, a quota that is spent, and counts.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) ledger: Ledger,
+    pub(crate) concurrency: u64,
+    /// How many slots are taken.
+    pub(crate) slots: u64,
+    /// When the last slot came free while none was left.
+    pub(crate) slot_freed: Nanos,
+    pub(crate) spent: Option<Spent>,
+    /// The speed of a gate without rates, which slows by its concurrency.
+    pub(crate) pace: Pace,
+    pub(crate) counts: Counts,
+    /// The latest time that any decision was made at.
+    pub(crate) last: Nanos,
+}
+
+impl Books {
+    /// Books in which nothing is used.
+    pub(crate) fn new(ledger: Ledger, concurrency: Option<u64>, now: Nanos) -> Self {
+        Self {
+            ledger,
+            concurrency: concurrency.unwrap_or(u64::MAX),
+            slots: 0,
+            slot_freed: 0,
+            spent: None,
+            pace: Pace::default(),
+            counts: Counts::default(),
+            last: now,
+        }
+    }
+
+    /// Time never runs backwards here, whatever the caller's clock does.
+    #[inline]
+    pub(crate) fn tick(&mut self, now: Nanos) -> Nanos {
+        self.last = self.last.max(now);
+        self.slot_freed = self.slot_freed.min(self.last);
+        self.last
+    }
+
+    /// How many slots there are at the present speed.
+    #[inline]
+    pub(crate) fn slots_now(&self) -> u64 {
+        let speed = self.pace.speed();
+        if speed == FULL { self.concurrency } else { (self.concurrency.saturating_mul(speed) / FULL).max(1) }
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn free_slot(&mut self) {
+        if self.slots >= self.slots_now() {
+            self.slot_freed = self.last;
+        }
+        self.slots = self.slots.saturating_sub(1);
+    }
+
+    /// Changes how many slots there are. Those that are taken stay so.
+    pub(crate) fn set_concurrency(&mut self, concurrency: Option<u64>) {
+        if self.slots >= self.concurrency {
+            // Until now, which the next decision tells.
+            self.slot_freed = Nanos::MAX;
+        }
+        self.concurrency = concurrency.unwrap_or(u64::MAX);
+    }
+
+    /// The provider is overloaded: everything slows.
+    pub(crate) fn overloaded(&mut self, now: Nanos) {
+        self.ledger.overloaded(now);
+        if self.ledger.is_empty() {
+            self.pace.overloaded(now);
+        }
+    }
+}
