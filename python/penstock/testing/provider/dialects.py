@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from .anthropic import Anthropic
 from .openai import OpenAI
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS", "Dialects"]
 
-# In the order in which they are asked whose request it is; the last takes what it is given.
-DIALECTS: Mapping[DialectName, type[Dialect]] = {"openai": OpenAI}
+# In the order in which they are asked whose request it is.
+DIALECTS: Mapping[DialectName, type[Dialect]] = {"anthropic": Anthropic, "openai": OpenAI}
 
 
 class Dialects:
@@ -30,8 +31,6 @@ class Dialects:
 
     def of(self, path: str, headers: Mapping[str, str]) -> Dialect:
         """Find the dialect of a request."""
-        if self.first.claims(path, headers):
-            return self.first
         return next((dialect for dialect in self._all.values() if dialect.claims(path, headers)), self.first)
 
 
