@@ -79,15 +79,48 @@ pub fn estimate_tokens(text: &str) -> u64 {
 ///
 /// Never fails. Where the bytes are not UTF-8, the estimate is some number and means little.
 pub fn estimate_tokens_bytes(text: &[u8]) -> u64 {
-    let mut state = START;
-    let mut total = 0;
-    for &byte in text {
-        let step = STEPS[usize::from(state)][usize::from(CLASS_OF[usize::from(byte)]) % COLUMNS];
-        total += u64::from(step.cost);
-        state = step.next;
+    let mut estimator = Estimator::new();
+    estimator.feed(text);
+    estimator.tokens()
+}
+
+/// [`estimate_tokens`] of a text that comes in pieces, cut anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimator {
+    state: u8,
+    total: u64,
+    empty: bool,
+}
+
+impl Default for Estimator {
+    fn default() -> Self {
+        Self::new()
     }
-    // At least one token, unless there is nothing.
-    ((total + UNIT / 2) / UNIT).max(u64::from(!text.is_empty()))
+}
+
+impl Estimator {
+    /// No text yet.
+    pub const fn new() -> Self {
+        Self { state: START, total: 0, empty: true }
+    }
+
+    /// Takes in the next piece.
+    pub fn feed(&mut self, piece: &[u8]) {
+        let (mut state, mut total) = (self.state, self.total);
+        for &byte in piece {
+            let step = STEPS[usize::from(state)][usize::from(CLASS_OF[usize::from(byte)]) % COLUMNS];
+            total += u64::from(step.cost);
+            state = step.next;
+        }
+        (self.state, self.total) = (state, total);
+        self.empty &= piece.is_empty();
+    }
+
+    /// The tokens of all pieces together: at least one, unless there is nothing.
+    pub const fn tokens(&self) -> u64 {
+        let tokens = (self.total + UNIT / 2) / UNIT;
+        if tokens == 0 && !self.empty { 1 } else { tokens }
+    }
 }
 
 /// Weights are in thousandths of a token.

@@ -12,7 +12,8 @@
 //!   [`queue`] keeps who waits, in what order, and [`keys`] what each key may use on its own.
 //! - [`bucket`] and [`window`] are the two sides of one [`rate`]: the first paces, the second never lets more than the
 //!   amount leave in any period. [`stats`] counts.
-//! - [`provider`] reads what providers say (headers, bodies, what a call costs), and [`retry`] decides whether a call
+//! - [`provider`] reads what providers say (headers, bodies, what a call costs); [`learner`] corrects what was estimated by
+//!   what they report, and [`retry`] decides whether a call
 //!   that failed is made again, and after how long. [`estimate`] counts tokens without a tokenizer.
 //! - [`clock`] is for those who call all this.
 //!
@@ -99,6 +100,7 @@ pub mod cost;
 pub mod estimate;
 pub mod gate;
 pub mod keys;
+pub mod learner;
 pub mod ledger;
 pub mod pace;
 pub mod provider;

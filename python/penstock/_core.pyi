@@ -17,6 +17,7 @@ __all__ = [
     "Acquire",
     "Attempts",
     "Budget",
+    "Call",
     "Cost",
     "Limiter",
     "Permit",
@@ -24,10 +25,13 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Scope",
+    "UsageFilter",
+    "UsageReader",
     "Verdict",
     "Waiter",
     "__version__",
     "after_fork",
+    "ask_for_usage",
     "check_pause",
     "clock_advance",
     "clock_freeze",
@@ -35,7 +39,10 @@ __all__ = [
     "clock_now",
     "clock_thaw",
     "estimate_tokens",
+    "is_free",
+    "provider_of",
     "read_answer",
+    "read_call",
 ]
 
 # A limit of one dimension: an amount per minute, a rate, or a list or tuple of these; None is no limit.
@@ -414,6 +421,25 @@ class Limiter:
     def undo(self, permit: Permit) -> None:
         """For `penstock._parking.enter`: ends a block that was not entered after all."""
 
+    def expect(self, model: str | None, provider: str = "unknown") -> tuple[float, int | None]:
+        """What is known of a model from earlier calls: the factor of its estimated input, and its usual output.
+
+        Both are for `Call.cost`. The factor is the learnt ratio of reported to estimated tokens, from 1/4 to 4 (1 while
+        nothing is known); it follows the last twenty calls or so, and a call unlike all others moves it little. The
+        output is None while fewer than three calls are known.
+
+        Args:
+            model: its name; None for calls that name none.
+            provider: decides what is usual: where output counts and ``max_tokens`` reserves nothing (Anthropic,
+                Mistral, Groq, ...), what 95 of 100 calls do not exceed; else what half of them do not.
+
+        Raises:
+            ValueError: for a provider that is not known.
+        """
+
+    def learn(self, call: Call, answer: UsageReader) -> None:
+        """Takes in what an answer reported that a call used: `expect` and the error in `stats` come from it."""
+
     def snapshot(self) -> dict[str, Any]:
         """The numbers that `penstock.Stats` shows."""
 
@@ -469,6 +495,123 @@ class Verdict:
 
         A call that the provider may have run is counted in full.
         """
+
+@final
+class Call:
+    """What a request says about its size, before it is sent."""
+
+    @property
+    def model(self) -> str | None:
+        """The model or deployment, from the body or from the path; None if neither names it."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is streamed."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Estimated tokens of all text in it; images, audio and files are not counted."""
+
+    @property
+    def max_output(self) -> int | None:
+        """The most that each choice may generate; None if the request does not say."""
+
+    @property
+    def choices(self) -> int:
+        """How many answers are made, at least 1."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it generates text at all: embeddings, rankings and counts do not."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all text in it."""
+
+    def cost(self, provider: str, expected_output: int | None = None, scale: float = 1.0) -> Cost:
+        """What the call costs when the provider admits it.
+
+        Providers differ: OpenAI takes the larger of the text and ``max_tokens``, Azure their sum, Gemini the text
+        alone, Anthropic what is really used. docs/verdicts.md has the table.
+
+        Args:
+            provider: who is called, as `provider_of` names it.
+            expected_output: tokens that such a call is known to generate, from `Limiter.expect`; by default a few
+                paragraphs. It counts where ``max_tokens`` reserves nothing or is not set.
+            scale: corrects ``input_tokens`` by what was learnt, from `Limiter.expect`.
+
+        Raises:
+            TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+        """
+
+    def settled(self, provider: str, used: Cost) -> Cost:
+        """What the provider counts in the end of this call, which used so much by its report (`UsageReader.cost`).
+
+        Where a reservation is not known to be given back (OpenAI keeps what ``max_tokens`` reserved), no less than
+        that.
+
+        Raises:
+            ValueError: for a provider that is not known.
+        """
+
+@final
+class UsageReader:
+    """Reads the usage in an answer, and an error inside it, from its decoded body as that comes.
+
+    JSON, server-sent events (chat completions, responses, Anthropic, Gemini, Mistral, Cohere), lines of JSON (Ollama)
+    and Bedrock's event stream. Nothing of the answer is kept: a stream of any length takes the same memory. Whatever
+    comes, it raises nothing.
+
+    Args:
+        provider: who answers, as `provider_of` names it; ``"unknown"`` is told from the headers.
+        model: the model that was called: some are counted differently.
+        content_type: how the body is written; where it does not say, the first byte does.
+        headers: of the answer, as a mapping or pairs.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be.
+    """
+
+    def __new__(
+        cls,
+        provider: str,
+        model: str | None = None,
+        content_type: str = "",
+        headers: _Headers | Iterable[tuple[_Text, _Text]] | None = None,
+    ) -> Self: ...
+    def feed(self, chunk: bytes) -> None:
+        """Takes in the next bytes of the body, decompressed and cut anywhere."""
+
+    def cost(self) -> Cost | None:
+        """What the call cost as the provider counts, as far as it has been reported; None before that.
+
+        Reports of a stream are running totals, so a later one only adds.
+        """
+
+    def estimate(self) -> int:
+        """Output tokens so far, estimated from the text that has come."""
+
+    def verdict(self) -> Verdict | None:
+        """What an error inside the answer means; None if there was none."""
+
+    @property
+    def provider(self) -> str:
+        """Whose answer it is: as given, or as its headers show."""
+
+@final
+class UsageFilter:
+    """Takes the event that only reports usage out of a stream whose caller did not ask for it.
+
+    For streams of chat completions that were asked to report by `ask_for_usage`. Everything else is handed on byte for
+    byte, an event at a time.
+    """
+
+    def __new__(cls) -> Self: ...
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes to hand on when these have come: whole events."""
+
+    def end(self) -> bytes:
+        """What is left to hand on when the stream has ended."""
 
 @final
 class RetryBudget:
@@ -610,6 +753,32 @@ def read_answer(
 
     Raises:
         TypeError, ValueError: for anything else, with the argument's name and value.
+    """
+
+def read_call(path: str, body: bytes) -> Call:
+    """Reads a request from its body and the path of its URL, with or without the query.
+
+    A body that is no JSON object is a call without tokens.
+    """
+
+def provider_of(host: str, path: str = "") -> str:
+    """Whose API a request goes to, by its host or URL, else by its path.
+
+    That is ``"openai"``, ``"azure_openai"``, ``"anthropic"``, ..., or ``"unknown"``. The paths of OpenAI's API tell
+    nothing, since everyone has them: at an unknown host they are ``"unknown"``.
+    """
+
+def is_free(method: str, path: str) -> bool:
+    """Whether a request takes nothing from any quota of calls and tokens: lists, look-ups, files, cancellations."""
+
+def ask_for_usage(provider: str, path: str, body: bytes) -> bytes | None:
+    """The same body, which also asks for the usage at the end of its stream; None when there is nothing to ask.
+
+    That is: when it asks already, when it is no stream of chat completions, and when the provider tells by itself or
+    refuses to be asked (Mistral, versions of Azure's API before 2024-09). `UsageFilter` takes the answer out again.
+
+    Raises:
+        ValueError: for a provider that is not known.
     """
 
 def after_fork() -> None:

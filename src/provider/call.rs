@@ -1,12 +1,13 @@
 //! What a call will cost, from its request body.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use serde_json::value::RawValue;
 
 use super::json::{self, Object};
 use super::names::Provider;
-use super::profile::Reservation;
+use super::profile::{Reservation, Settlement};
 use crate::cost::Cost;
 
 /// Output tokens expected of a call of which nothing is known: an answer of a few paragraphs.
@@ -30,6 +31,8 @@ pub struct Call {
     pub choices: u64,
     /// Whether it generates text at all; embeddings, rankings and counts do not.
     pub generates: bool,
+    /// Bytes of that text, which the learnt ratio of tokens to bytes is of.
+    pub size: u64,
 }
 
 /// Members of the request body, and of `generationConfig` and the like, that carry text.
@@ -119,7 +122,45 @@ const SETTINGS: &[&str] =
 
 /// Parts of a path that tell a call which generates nothing.
 const NOT_GENERATING: &[&str] =
-    &["embed", "/moderations", "/rerank", "/rank", "counttokens", "count_tokens", "/tokenize", "/classify"];
+    &["embed", "/moderations", "/rerank", "/rank", "counttokens", "count_tokens", "/tokenize", "/classify", BATCHES];
+
+/// Batches have quotas of their own: what they hold is not counted with the calls that are answered at once.
+const BATCHES: &str = "/batches";
+
+/// Ends of paths of calls that take nothing from a quota, though they are posted: files, stored things, counts.
+const FREE: &[&str] = &[
+    "/files",
+    "/uploads",
+    "/parts",
+    "/complete",
+    "/cancel",
+    "/vector_stores",
+    "/assistants",
+    "/threads",
+    "/containers",
+    "/conversations",
+    "/client_secrets",
+    "/sessions",
+    "/count_tokens",
+    ":counttokens",
+    "/input_tokens",
+    "/cachedcontents",
+    "/api/show",
+    "/api/pull",
+    "/api/push",
+    "/api/create",
+    "/api/copy",
+];
+
+/// Whether a request takes nothing from any quota of calls and tokens: what is listed, looked up, stored, deleted or
+/// cancelled.
+pub fn is_free(method: &str, path: &str) -> bool {
+    if ["get", "head", "options", "delete"].iter().any(|free| method.eq_ignore_ascii_case(free)) {
+        return true;
+    }
+    let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/').to_ascii_lowercase();
+    FREE.iter().any(|end| path.ends_with(end)) || path.contains("/upload/")
+}
 
 impl Call {
     /// Reads a request: `path` is that of its URL, `estimate` gives the tokens of a text.
@@ -149,6 +190,14 @@ impl Call {
                 call.take_settings(&settings);
             }
         }
+        if lower_path.contains(BATCHES) {
+            return call;
+        }
+        let size = Cell::new(0_u64);
+        let estimate: &dyn Fn(&str) -> u64 = &|text| {
+            size.set(size.get().saturating_add(text.len() as u64));
+            estimate(text)
+        };
         let mut tokens = 0_u64;
         for (name, raw) in &object {
             if TEXT.contains(&name.as_str()) {
@@ -158,6 +207,7 @@ impl Call {
             }
         }
         call.input_tokens = tokens;
+        call.size = size.get();
         call
     }
 
@@ -166,8 +216,13 @@ impl Call {
     /// `expected_output` is what such a call is known to generate, from earlier ones; without it, [`USUAL_OUTPUT`].
     /// It counts where `max_tokens` reserves nothing (Anthropic, Mistral, ...) or is not set.
     pub fn cost(&self, provider: Provider, expected_output: Option<u64>) -> Cost {
+        self.cost_scaled(provider, expected_output, 1.0)
+    }
+
+    /// [`Call::cost`], where the input takes `scale` times as many tokens as estimated: what the model was learnt to take.
+    pub fn cost_scaled(&self, provider: Provider, expected_output: Option<u64>, scale: f64) -> Cost {
         let choices = self.choices.max(1);
-        let input = self.input_tokens;
+        let input = scaled(self.input_tokens, scale);
         let expected = if self.generates {
             let expected = expected_output.unwrap_or(USUAL_OUTPUT);
             self.max_output.map_or(expected, |max| max.min(expected)).saturating_mul(choices)
@@ -188,12 +243,28 @@ impl Call {
         Cost { requests: 1, tokens, input_tokens: input, output_tokens }
     }
 
+    /// What `provider` counts in the end of a call that was reported to have `used` so much.
+    ///
+    /// Where a reservation is not known to be given back (`OpenAI`: the larger of text and `max_tokens`), no less than that.
+    pub fn settled(&self, provider: Provider, used: &Cost) -> Cost {
+        let profile = provider.profile();
+        let kept = profile.reservation == Reservation::LargerOfTextAndMax && profile.settlement != Settlement::ToUsage;
+        let maximum = self.max_output.filter(|_| self.generates && kept).unwrap_or(0);
+        Cost { tokens: used.tokens.max(maximum.saturating_mul(self.choices.max(1))), ..*used }
+    }
+
     fn take_settings(&mut self, object: &Object<'_>) {
         let number = |name: &&str| object.get(*name).and_then(|raw| json::number(raw.get()));
         // -1 (Ollama: no limit) is not a u64, and so no limit.
         self.max_output = self.max_output.or_else(|| MAX_OUTPUT.iter().find_map(number));
         self.choices = CHOICES.iter().filter_map(number).fold(self.choices, u64::max);
     }
+}
+
+/// So many tokens, times `scale`; unchanged by a scale that is none.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a cast saturates
+fn scaled(tokens: u64, scale: f64) -> u64 {
+    if scale.is_finite() && scale > 0.0 { (tokens as f64 * scale).round() as u64 } else { tokens }
 }
 
 /// The model in paths such as `/v1beta/models/gemini-2.5-flash:generateContent` (Google), `/model/ID/converse`

@@ -32,6 +32,11 @@ impl<'a> Headers<'a> {
         Self { pairs: &[], seen: false }
     }
 
+    /// All headers.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.pairs.iter().copied()
+    }
+
     /// The first value of a header, by name in any case.
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value)

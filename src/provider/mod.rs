@@ -10,6 +10,8 @@
 
 mod body;
 mod call;
+mod events;
+mod frames;
 pub mod headers;
 mod json;
 pub mod limits;
@@ -17,18 +19,22 @@ mod names;
 pub mod profile;
 pub mod prose;
 pub mod rules;
+mod skim;
+pub mod streaming;
 mod usage;
+mod usage_reader;
 mod verdict;
 pub mod when;
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-pub use call::{Call, USUAL_OUTPUT};
+pub use call::{Call, USUAL_OUTPUT, is_free};
 pub use headers::Headers;
 pub use limits::Limit;
 pub use names::Provider;
 pub use usage::Usage;
+pub use usage_reader::UsageReader;
 pub use verdict::{Kind, LONGEST_GOOGLE_DELAY, Verdict};
 
 use body::ErrorBody;

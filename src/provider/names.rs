@@ -132,6 +132,19 @@ impl Provider {
         DOMAINS.iter().find(|(domain, _)| is_under(domain)).map_or(Self::Unknown, |(_, provider)| *provider)
     }
 
+    /// The provider that a request goes to: by its host, else by a path that only one provider's API has.
+    ///
+    /// The paths of `OpenAI`'s API tell nothing: everyone has them.
+    pub fn of_request(address: &str, path: &str) -> Self {
+        match Self::from_host(address) {
+            Self::Unknown => {
+                let path = path.split(['?', '#']).next().unwrap_or(path);
+                PATHS.iter().find(|(part, _)| path.contains(part)).map_or(Self::Unknown, |(_, provider)| *provider)
+            }
+            known => known,
+        }
+    }
+
     /// The provider that answers with such headers, or `Unknown` if they could be anyone's.
     ///
     /// Plain `x-ratelimit-*` headers in `OpenAI`'s style say nothing: a dozen providers and proxies copy them.
@@ -164,6 +177,23 @@ const DOMAINS: &[(&str, Provider)] = &[
     ("openrouter.ai", Provider::OpenRouter),
     ("deepseek.com", Provider::DeepSeek),
     ("ollama.com", Provider::Ollama),
+];
+
+/// Parts of paths that only one provider's API has: what a proxy or a server of one's own speaks.
+const PATHS: &[(&str, Provider)] = &[
+    ("/openai/deployments/", Provider::AzureOpenAi),
+    ("/v1/messages", Provider::Anthropic),
+    ("/publishers/", Provider::Vertex),
+    (":generateContent", Provider::Gemini),
+    (":streamGenerateContent", Provider::Gemini),
+    (":embedContent", Provider::Gemini),
+    (":batchEmbedContents", Provider::Gemini),
+    (":countTokens", Provider::Gemini),
+    ("/api/chat", Provider::Ollama),
+    ("/api/generate", Provider::Ollama),
+    ("/api/embed", Provider::Ollama),
+    ("/converse", Provider::Bedrock),
+    ("/invoke", Provider::Bedrock),
 ];
 
 /// Header names that only one provider sends, by their beginning.

@@ -310,6 +310,12 @@ impl Profile {
         matches!(self.provider, Provider::OpenAi | Provider::Groq | Provider::Unknown)
     }
 
+    /// Which share of a model's calls its expected output covers: where output counts and `max_tokens` reserves nothing,
+    /// nearly all, since what is short would be noticed only when it is too late; else half.
+    pub fn expected_share(&self) -> f64 {
+        if self.reservation == Reservation::Usage { 0.95 } else { 0.5 }
+    }
+
     /// The window of a limit on this dimension, where responses do not tell it.
     pub fn window(&self, dimension: Dimension) -> Option<Duration> {
         if dimension == Dimension::Requests { self.request_window } else { self.token_window }

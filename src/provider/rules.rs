@@ -108,7 +108,8 @@ pub(crate) fn deciding_code<'a>(codes: impl Iterator<Item = &'a str>) -> Option<
     known.reduce(|best, next| if strength(next.1) > strength(best.1) { next } else { best })
 }
 
-fn kind_of_code(code: &str) -> Option<Kind> {
+/// What a code means on its own, if it is known.
+pub(crate) fn kind_of_code(code: &str) -> Option<Kind> {
     CODES.iter().find(|rule| matches_code(rule.signal, code)).map(|rule| rule.kind)
 }
 

@@ -93,15 +93,15 @@ impl Usage {
         if object.contains_key("eval_count") || object.contains_key("prompt_eval_count") {
             return Self::from_object(object);
         }
-        for name in ["usage", "usageMetadata", "usage_metadata", "billed_units"] {
+        for name in ["usage", "usageMetadata", "usage_metadata", "billed_units", "amazon-bedrock-invocationMetrics"] {
             if let Some(usage) = inner(object, name).as_ref().and_then(Self::from_object) {
                 return Some(usage);
             }
         }
-        // Anthropic's first event, OpenAI's last, Groq's stream, Cohere, Bedrock's stream.
+        // Anthropic's first event, OpenAI's last, Groq's stream, Cohere (its old stream: both), Bedrock's stream.
         ["message", "response", "x_groq", "meta", "delta", "metadata"]
             .iter()
-            .filter(|_| depth == 0)
+            .filter(|_| depth <= 1)
             .find_map(|name| Self::find(&inner(object, name)?, depth + 1))
     }
 
@@ -114,7 +114,7 @@ impl Usage {
         let nested = |object: &str, name: &str| number(&inner(usage, object)?, name);
         // With the cache included: OpenAI and its kin, Gemini.
         let gross = first(&["prompt_tokens", "promptTokenCount", "prompt_token_count", "prompt_eval_count"]);
-        let net = first(&["input_tokens", "inputTokens"]);
+        let net = first(&["input_tokens", "inputTokens", "inputTokenCount"]);
         let cached_details = nested("prompt_tokens_details", "cached_tokens")
             .or_else(|| nested("input_tokens_details", "cached_tokens"))
             .or_else(|| first(&["cachedContentTokenCount", "cached_content_token_count", "prompt_cache_hit_tokens"]));
@@ -124,6 +124,7 @@ impl Usage {
             "completion_tokens",
             "output_tokens",
             "outputTokens",
+            "outputTokenCount",
             "candidatesTokenCount",
             "candidates_token_count",
             "eval_count",

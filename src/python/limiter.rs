@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -11,12 +12,14 @@ use crate::clock;
 use crate::cost::Dimension;
 use crate::gate::Config;
 use crate::keys::PerKey;
+use crate::learner::Learner;
 use crate::pace::FULL;
 use crate::rate;
 
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
+use super::provider::{Call, UsageReader};
 use super::rate::rates;
 use super::request::{Given, Request};
 use super::scope::{self, Blocks, Ready, Scope};
@@ -38,6 +41,7 @@ pub struct Limiter {
     counts: AtomicBool,
     one: Request,
     blocks: Arc<Blocks>,
+    learner: Mutex<Learner>,
 }
 
 fn limits(values: [(Dimension, Any<'_, '_>); 4]) -> PyResult<Vec<(Dimension, rate::Rate)>> {
@@ -134,8 +138,14 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
         let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
-        let limiter =
-            Self { driver, store, counts: AtomicBool::new(false), one: Request::one(), blocks: Arc::default() };
+        let limiter = Self {
+            driver,
+            store,
+            counts: AtomicBool::new(false),
+            one: Request::one(),
+            blocks: Arc::default(),
+            learner: Mutex::default(),
+        };
         limiter.note_dimensions();
         Ok(limiter)
     }
@@ -375,6 +385,25 @@ impl Limiter {
     #[getter]
     fn counts(&self) -> bool {
         self.counts.load(Ordering::Relaxed) || super::budget::counts_tokens()
+    }
+
+    /// What is known of a model from earlier calls: the factor of its estimated input, and its usual output.
+    ///
+    /// `provider` decides what is usual: where `max_tokens` reserves nothing, what 95 of 100 calls do not exceed; else
+    /// what half of them do not. The output is None while too few calls are known. Raises `ValueError` for an unknown
+    /// provider.
+    #[pyo3(signature = (model, provider="unknown"))]
+    fn expect(&self, model: Option<&str>, provider: &str) -> PyResult<(f64, Option<u64>)> {
+        let share = super::provider::named(provider)?.profile().expected_share();
+        let (learner, model) = (self.learner.lock(), model.unwrap_or_default());
+        Ok((learner.scale(model), learner.output(model, share)))
+    }
+
+    /// Takes in what an answer reported that a call used: `expect` and the error in `stats` come from it.
+    fn learn(&self, call: &Call, answer: &UsageReader) {
+        let Some(usage) = answer.0.lock().usage() else { return };
+        let model = call.0.model.as_deref().unwrap_or_default();
+        self.learner.lock().learn(model, call.0.input_tokens, call.0.choices, &usage);
     }
 
     /// The numbers that `penstock.Stats` shows.

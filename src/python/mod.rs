@@ -10,6 +10,7 @@ mod event_loop;
 mod limiter;
 mod nesting;
 mod permit;
+mod provider;
 mod rate;
 mod request;
 mod retry;
@@ -32,6 +33,8 @@ mod _core {
     use super::limiter::Limiter;
     #[pymodule_export]
     use super::permit::{Cost, Permit};
+    #[pymodule_export]
+    use super::provider::{Call, UsageFilter, UsageReader, ask_for_usage, is_free, provider_of, read_call};
     #[pymodule_export]
     use super::rate::Rate;
     #[pymodule_export]

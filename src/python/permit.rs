@@ -36,6 +36,13 @@ impl From<cost::Cost> for Cost {
     }
 }
 
+impl From<Cost> for cost::Cost {
+    fn from(cost: Cost) -> Self {
+        let Cost { requests, tokens, input_tokens, output_tokens } = cost;
+        Self { requests, tokens, input_tokens, output_tokens }
+    }
+}
+
 #[pymethods]
 impl Cost {
     fn __repr__(&self) -> String {

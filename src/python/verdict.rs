@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -19,7 +19,7 @@ use super::convert::{shown, whole};
 pub struct Verdict(pub Reading);
 
 /// Seconds since 1970.
-fn epoch() -> f64 {
+pub fn epoch() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
@@ -31,7 +31,8 @@ fn bytes(value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
     value.cast::<PyBytes>().ok().map(|bytes| bytes.as_bytes().to_vec())
 }
 
-fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
+/// The names and values of headers, whatever they are kept in.
+pub fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
     let wrong = || {
         let message = "headers must be a mapping of names to values, a list of such pairs, or None, not";
         PyTypeError::new_err(format!("{message} {}", shown(headers)))
@@ -76,12 +77,7 @@ impl Verdict {
         let status = u16::try_from(whole("status", status, 0, 999)?).unwrap_or_default();
         let pairs = headers.filter(|headers| !headers.is_none()).map(pairs).transpose()?;
         let body = body.filter(|body| !body.is_none()).map(body_bytes).transpose()?.unwrap_or_default();
-        let provider = provider.map_or(Ok(Provider::Unknown), |name| {
-            Provider::from_name(name).ok_or_else(|| {
-                let known: Vec<_> = Provider::ALL.iter().map(|provider| provider.name()).collect();
-                PyValueError::new_err(format!("provider must be one of {}, not {name:?}", known.join(", ")))
-            })
-        })?;
+        let provider = provider.map_or(Ok(Provider::Unknown), super::provider::named)?;
         let borrowed: Option<Vec<(&[u8], &[u8])>> =
             pairs.as_ref().map(|pairs| pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect());
         let headers = borrowed.as_ref().map_or(Headers::unseen(), |pairs| Headers::new(pairs));
