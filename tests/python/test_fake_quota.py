@@ -102,7 +102,13 @@ def test_sub_windows_admit_their_share_and_never_more_than_the_amount(
 
 ENFORCERS = st.one_of(
     st.builds(TokenBucket, LIMITS, PERIODS),
-    st.builds(TokenBucket, LIMITS, PERIODS, burst=st.integers(1, 30)),
+    # A bucket holds at least what one tick of this coarse clock refills, or the greediest could not take all of it.
+    st.builds(
+        lambda limit, per, more: TokenBucket(limit, per, burst=1 - (1 - limit) // per + more),
+        LIMITS,
+        PERIODS,
+        st.integers(0, 29),
+    ),
     st.builds(FixedWindow, LIMITS, PERIODS, origin=st.integers(-39, 0)),
     st.builds(RollingWindow, LIMITS, PERIODS),
     st.builds(
