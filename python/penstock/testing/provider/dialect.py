@@ -66,6 +66,12 @@ class Call(abc.ABC):
     """Prompt tokens of the usage."""
     tokens_out: int = 0
     """Completion tokens of the usage. Counted in ``output_tokens`` as they are made, not at admission."""
+
+    @property
+    def used(self) -> int:
+        """Tokens that it comes to in the end, where what was reserved is settled."""
+        return self.tokens_in + self.tokens_out
+
     stream: bool = False
     answer_type: str = JSON
     stream_type: str = EVENTS
@@ -107,6 +113,8 @@ class Dialect(abc.ABC):
     name: DialectName
     base_path: str = ""
     """What the client's base URL ends in."""
+    settles: bool = False
+    """Whether what was reserved is replaced by what was used, when a request is done."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = Settings() if settings is None else settings
@@ -140,8 +148,8 @@ class Dialect(abc.ABC):
         """Write the answer of a fault that answers in place of the provider."""
 
     @abc.abstractmethod
-    def overloaded_event(self) -> bytes:
-        """Write the end of a stream that began well and then fails for overload."""
+    def overloaded_event(self, call: Call) -> bytes:
+        """Write the end of the stream of a call that began well and then fails for overload."""
 
     @abc.abstractmethod
     def bad_wish(self, message: str, model: str) -> Problem:

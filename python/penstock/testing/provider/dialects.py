@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from .anthropic import Anthropic
+from .azure import Azure
 from .openai import OpenAI
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["DIALECTS", "Dialects"]
 
 # In the order in which they are asked whose request it is.
-DIALECTS: Mapping[DialectName, type[Dialect]] = {"anthropic": Anthropic, "openai": OpenAI}
+DIALECTS: Mapping[DialectName, type[Dialect]] = {
+    "azure": Azure,
+    "anthropic": Anthropic,
+    "openai": OpenAI,
+}
 
 
 class Dialects:

@@ -40,6 +40,10 @@ class Enforcer(abc.ABC):
         """Take ``cost``, for which ``wait`` has just said 0."""
 
     @abc.abstractmethod
+    def refund(self, cost: int, charged: int, now: int) -> None:
+        """Give back a part of what was charged at ``charged``, as far as it is still in use."""
+
+    @abc.abstractmethod
     def used(self, now: int) -> int:
         """Give what is in use, rounded up."""
 
@@ -93,6 +97,9 @@ class TokenBucket(Enforcer):
     def charge(self, cost: int, now: int) -> None:
         self._level = self._refill(now) - cost * self.per
 
+    def refund(self, cost: int, charged: int, now: int) -> None:  # noqa: ARG002 - a bucket does not know when
+        self._level = min(self._capacity, self._refill(now) + cost * self.per)
+
     def used(self, now: int) -> int:
         return self.limit - self._refill(now) // self.per
 
@@ -135,6 +142,10 @@ class FixedWindow(Enforcer):
     def charge(self, cost: int, now: int) -> None:
         self._turn(now)
         self._used += cost
+
+    def refund(self, cost: int, charged: int, now: int) -> None:
+        if self._index_at(charged) == self._index_at(self._turn(now)):
+            self._used = max(0, self._used - cost)
 
     def used(self, now: int) -> int:
         self._turn(now)
@@ -182,6 +193,14 @@ class RollingWindow(Enforcer):
         self._charges.append((at, cost))
         self._used += cost
 
+    def refund(self, cost: int, charged: int, now: int) -> None:
+        self._expire(now)
+        for index, (at, amount) in enumerate(self._charges):
+            if at == charged and amount >= cost:
+                self._charges[index] = (at, amount - cost)
+                self._used -= cost
+                return
+
     def used(self, now: int) -> int:
         self._expire(now)
         return self._used
@@ -218,6 +237,15 @@ class SubWindows(Enforcer):
     def charge(self, cost: int, now: int) -> None:
         self._slice.charge(cost, now)
         self._whole.charge(cost, now)
+
+    def refund(self, cost: int, charged: int, now: int) -> None:
+        self._slice.refund(cost, charged, now)
+        self._whole.refund(cost, charged, now)
+
+    @property
+    def part(self) -> FixedWindow:
+        """One sub-window."""
+        return self._slice
 
     def used(self, now: int) -> int:
         return self._whole.used(now)

@@ -138,6 +138,10 @@ class Exchange:
             self._finish(disconnected="drop" not in self._faults and "half" not in self._faults)
             raise
         self._finish()
+        if self._dialect.settles:
+            reserved = call.cost.get("tokens", 0)
+            quota.settle("tokens", reserved, call.used, self._arrived, self._desk.now())
+            self._desk.log.settle(call.used - reserved)
         return response
 
     def _finish(self, *, disconnected: bool = False) -> None:
@@ -214,7 +218,7 @@ class Exchange:
     async def _stream(self, call: Call) -> web.StreamResponse:
         events = call.events(self._number, int(time.time()), self._desk.chunks)
         interval = self._desk.latency.draw() / len(events)
-        events = self._broken(events)
+        events = self._broken(call, events)
         await self._delay()
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -236,7 +240,7 @@ class Exchange:
         await writer.end()
         return writer.response
 
-    def _broken(self, events: list[bytes]) -> list[bytes]:
+    def _broken(self, call: Call, events: list[bytes]) -> list[bytes]:
         """What becomes of a stream's events when something is wrong with it."""
         breaking = next(
             (self._faults[kind] for kind in ("half", "short", "overloaded_event") if kind in self._faults), None
@@ -245,7 +249,7 @@ class Exchange:
             kept = len(events) // 2 if breaking.after is None else breaking.after
             events = events[: max(kept, 0 if breaking.kind == "overloaded_event" else 1)]
             if breaking.kind == "overloaded_event":
-                events = [*events, self._dialect.overloaded_event()]
+                events = [*events, self._dialect.overloaded_event(call)]
         return [NOT_EVENTS] if "malformed" in self._faults else events
 
     async def _open(self, call: Call) -> _Writer:

@@ -67,7 +67,7 @@ class Summary:
     disconnected: int
     """Admitted, but the client went away before its answer was complete."""
     tokens_admitted: int
-    """Sum of the admitted requests' cost in tokens, as counted at admission."""
+    """Sum of the admitted requests' cost in tokens, as counted at admission, or as settled where they are."""
     tokens_in: int
     tokens_out: int
     in_flight: int
@@ -120,6 +120,10 @@ class ArrivalLog:
         self._tokens_admitted += arrival.tokens
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
+
+    def settle(self, difference: int) -> None:
+        """Correct the admitted tokens by what an admitted request used more, or less, than was reserved for it."""
+        self._tokens_admitted += difference
 
     def free(self) -> None:
         """Count an arrival that costs nothing."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .enforcer import Enforcer, SubWindows
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from .enforcer import Enforcer
 
 __all__ = ["Level", "Quota", "Refusal"]
 
@@ -40,6 +40,8 @@ class Level(NamedTuple):
     """Nanoseconds until the dimension is full again: not a wait."""
     per: int = 0
     """The period of the limit in nanoseconds."""
+    part: Level | None = None
+    """The same of the sub-window, where there are some."""
 
 
 class Quota:
@@ -76,6 +78,14 @@ class Quota:
             if name == dimension and amount > 0:
                 enforcer.charge(amount, now)
 
+    def settle(self, dimension: str, charged: int, actual: int, at: int, now: int) -> None:
+        """Replace what was charged at ``at`` by what was used."""
+        for name, enforcer in self._all:
+            if name == dimension and actual > charged:
+                enforcer.charge(actual - charged, now)
+            elif name == dimension and actual < charged:
+                enforcer.refund(charged - actual, at, now)
+
     def _refusal(self, cost: Mapping[str, int], now: int) -> Refusal | None:
         """Find the dimension that is too small for the cost, or else the one with the longest wait."""
         worst: Refusal | None = None
@@ -108,11 +118,13 @@ class Quota:
 
     def levels(self, now: int) -> dict[str, Level]:
         """Each dimension's limit, what remains of it, and when it is full again."""
-        return {
-            dimension: Level(enforcer.limit, max(0, enforcer.remaining(now)), enforcer.time_to_full(now), enforcer.per)
-            for dimension, enforcer in self._enforcers.items()
-        }
+        return {dimension: _level(enforcer, now) for dimension, enforcer in self._enforcers.items()}
 
     def available(self, start: int, end: int) -> dict[str, int]:
         """Give the most that each dimension can admit from ``start`` to ``end``, with nothing in use at first."""
         return {dimension: enforcer.available(start, end) for dimension, enforcer in self._enforcers.items()}
+
+
+def _level(enforcer: Enforcer, now: int) -> Level:
+    part = _level(enforcer.part, now) if isinstance(enforcer, SubWindows) else None
+    return Level(enforcer.limit, max(0, enforcer.remaining(now)), enforcer.time_to_full(now), enforcer.per, part)

@@ -76,7 +76,7 @@ class Anthropic(Dialect):
     def fault(self, fault: Fault, model: str) -> Problem:
         return fault_problem(fault, model)
 
-    def overloaded_event(self) -> bytes:
+    def overloaded_event(self, call: Call) -> bytes:  # noqa: ARG002
         return event(OVERLOADED, "error")
 
     def bad_wish(self, message: str, model: str) -> Problem:

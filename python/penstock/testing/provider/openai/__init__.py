@@ -1,4 +1,4 @@
-"""OpenAI's dialect: chat completions and embeddings, streamed or not, and what is free.
+"""OpenAI's dialect: chat completions, responses and embeddings, and what is free.
 
 What a request costs at admission is ``max(max_tokens, estimate)``, as OpenAI documents it ("the maximum of
 ``max_tokens`` and the estimated number of tokens based on the character count"); the estimate is a quarter of the
@@ -15,17 +15,19 @@ from .. import headers as wire
 from ..answer import ANSWER_TOKENS_HEADER, MOST_TOKENS
 from ..dialect import Dialect, Problem
 from .body import error, parse, problem
-from .chat import Chat, cost_of_chat, read_chat
+from .chat import Chat, read_chat
 from .embeddings import read_embeddings
-from .errors import fault_problem, overloaded_chat_event
+from .errors import fault_problem, overloaded_chat_event, overloaded_response_event
 from .free import read_free
+from .images import read_images
+from .responses import Response, read_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..dialect import Call, Incoming
+    from ..dialect import Call, DialectName, Incoming
     from ..fault import Fault
-    from ..prompt import JSONObject
+    from ..prompt import JSONObject, Prompt
     from ..quota import Level, Refusal
 
 __all__ = ["ANSWER_TOKENS_HEADER", "MOST_TOKENS", "OpenAI", "request_cost"]
@@ -34,6 +36,8 @@ ORGANIZATION = "org-penstocktesting000000000"
 
 CHAT = "/chat/completions"
 EMBEDDINGS = "/embeddings"
+RESPONSES = "/responses"
+IMAGES = "/images/generations"
 
 
 def request_cost(body: JSONObject) -> int:
@@ -49,7 +53,7 @@ def request_cost(body: JSONObject) -> int:
     try:
         if "messages" not in body and "input" in body:
             return read_embeddings(body).cost["tokens"]
-        return cost_of_chat(*read_chat(body, CHAT, {}, "openai"))
+        return OpenAI().cost(*read_chat(body, CHAT, {}, "openai"))
     except Problem as wrong:
         raise ValueError(f"the provider would refuse this body: {wrong}") from None
 
@@ -57,7 +61,7 @@ def request_cost(body: JSONObject) -> int:
 class OpenAI(Dialect):
     """The dialect, for callers with any of the accepted keys (None: any key at all)."""
 
-    name = "openai"
+    name: DialectName = "openai"
     base_path = "/v1"
 
     def claims(self, path: str, headers: Mapping[str, str]) -> bool:  # noqa: ARG002
@@ -68,9 +72,8 @@ class OpenAI(Dialect):
         return key.strip() or None if scheme.lower() == "bearer" else None
 
     def read(self, request: Incoming) -> Call:
-        # Groq has the same under a path of its own.
-        path = request.path.removeprefix("/openai").removeprefix("/v1")
-        generates = path in (CHAT, EMBEDDINGS)
+        path, deployment = self.route(request.path)
+        generates = path in (CHAT, EMBEDDINGS, IMAGES) or (path == RESPONSES and request.method == "POST")
         if generates and request.method != "POST":
             message = f"Not allowed to {request.method} on {request.path} (HINT: perhaps you meant to POST)"
             raise problem(405, message, counts=False)
@@ -78,15 +81,29 @@ class OpenAI(Dialect):
         if free is None and not generates:
             raise problem(404, f"Invalid URL ({request.method} {request.path})", counts=False)
         self._authenticate(self.key(request))
-        return free if free is not None else self._generate(request, path)
+        return free if free is not None else self._generate(request, path, deployment)
 
-    def _generate(self, request: Incoming, path: str) -> Call:
+    def _generate(self, request: Incoming, path: str, deployment: str | None) -> Call:
         body = parse(request.body)
+        if deployment is not None:
+            body = {**body, "model": deployment}
         self._check_model(body)
         if path == EMBEDDINGS:
             return read_embeddings(body)
-        prompt, tokens_in = read_chat(body, request.path, request.headers, self.name)
-        return Chat(body, prompt, self.decide(prompt), tokens_in, cost_of_chat(prompt, tokens_in))
+        if path == IMAGES:
+            return read_images(body)
+        read = read_response if path == RESPONSES else read_chat
+        prompt, tokens_in = read(body, request.path, request.headers, self.name)
+        kind = Response if path == RESPONSES else Chat
+        return kind(prompt, self.decide(prompt), tokens_in, self.cost(prompt, tokens_in))
+
+    def route(self, path: str) -> tuple[str, str | None]:
+        """Split a path: what is asked for, and the model if the path has it. Groq's begin with ``/openai``."""
+        return path.removeprefix("/openai").removeprefix("/v1"), None
+
+    def cost(self, prompt: Prompt, tokens_in: int) -> int:
+        """Count what a request takes of the token quota when it is admitted."""
+        return max(prompt.max_tokens or 0, tokens_in)
 
     def _authenticate(self, key: str | None) -> None:
         keys = self.settings.keys
@@ -121,8 +138,8 @@ class OpenAI(Dialect):
     def fault(self, fault: Fault, model: str) -> Problem:
         return fault_problem(fault, model, ORGANIZATION)
 
-    def overloaded_event(self) -> bytes:
-        return overloaded_chat_event()
+    def overloaded_event(self, call: Call) -> bytes:
+        return overloaded_response_event() if isinstance(call, Response) else overloaded_chat_event()
 
     def bad_wish(self, message: str, model: str) -> Problem:
         return problem(400, message, request={"model": model})

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from ..answer import Answer
     from ..prompt import JSONObject
 
-__all__ = ["Chat", "cost_of_chat", "read_chat"]
+__all__ = ["Chat", "read_chat"]
 
 
 class Chat(Call):
     """A chat completion."""
 
-    def __init__(self, request: JSONObject, prompt: Prompt, answer: Answer, tokens_in: int, cost: int) -> None:
+    def __init__(self, prompt: Prompt, answer: Answer, tokens_in: int, cost: int) -> None:
+        request = prompt.body
         self.model = prompt.model
         self._choices: int = request.get("n") or 1
         self._answer = answer
@@ -178,11 +179,6 @@ def read_chat(request: JSONObject, endpoint: str, headers: Mapping[str, str], di
         max_tokens=limit if limit is not None else older_limit,
     )
     return prompt, tokens_in
-
-
-def cost_of_chat(prompt: Prompt, tokens_in: int) -> int:
-    """Count what a chat completion takes of OpenAI's token quota when it is admitted."""
-    return max(prompt.max_tokens or 0, tokens_in)
 
 
 def _called(messages: list[dict[str, Any]]) -> tuple[str, ...]:
