@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .anthropic import Anthropic
 from .azure import Azure
+from .gemini import Gemini
 from .openai import OpenAI
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["DIALECTS", "Dialects"]
 DIALECTS: Mapping[DialectName, type[Dialect]] = {
     "azure": Azure,
     "anthropic": Anthropic,
+    "gemini": Gemini,
     "openai": OpenAI,
 }
 
