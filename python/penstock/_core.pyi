@@ -20,6 +20,7 @@ __all__ = [
     "Call",
     "Cost",
     "Limiter",
+    "Memory",
     "Permit",
     "Rate",
     "RetryBudget",
@@ -658,6 +659,39 @@ class RetryPolicy:
             streamed: whether a part of the answer was seen already: then there is no retry.
             spread: whether nothing but chance keeps calls that were told the same wait from returning together.
         """
+
+    def step(self, retry: int) -> float:
+        """The longest backoff before retry number `retry`, in seconds; the first is 1."""
+
+@final
+class Memory:
+    """Requests that were given up, each with what it ended with, for a time.
+
+    At most 10,000: beyond that, those go whose time ends first.
+    """
+
+    def __new__(cls) -> Self: ...
+    @staticmethod
+    def hash(method: str, url: str, secret: str, body: bytes) -> int:
+        """What stands for a request: the same for the same parts, in this process.
+
+        Args:
+            method: of the request.
+            url: its address.
+            secret: what authenticates it: with another key it is another request.
+            body: what it sends.
+        """
+
+    def remember(self, request: int, seconds: float, outcome: object) -> None:
+        """Remembers what a request ended with, for so many seconds."""
+
+    def recall(self, request: int) -> Any:
+        """What is remembered of a request, or None."""
+
+    def forget(self, request: int) -> None:
+        """Forgets a request."""
+
+    def __len__(self) -> int: ...
 
 @final
 class Attempts:

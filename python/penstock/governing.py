@@ -108,14 +108,14 @@ def transport(
 ) -> Any:
     """A governed transport, for ``httpx.Client(transport=...)`` and ``httpx2.Client(transport=...)`` alike.
 
-    A client with a ``transport`` of its own knows neither the proxies of the environment nor an SDK's timeouts; `govern`
-    keeps both.
+    A client with a ``transport`` of its own knows neither the proxies of the environment nor an SDK's timeouts;
+    `govern` keeps both.
 
     Args:
         limiter: a limiter, or a mapping from model names or globs to limiters, as in `govern`.
         retry: how failed requests are tried again; None makes one attempt.
         stream_usage: as in `govern`.
-        transport: what sends the requests; by default an ``HTTPTransport`` of the library that the first one comes from.
+        transport: what sends the requests; by default an ``HTTPTransport`` of the library that they are of.
     """
     from penstock.integrations import http
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from penstock.integrations.gate import Gatekeeper
     from penstock.limiter import Limiter
     from penstock.retry import Retry
 
@@ -19,8 +20,16 @@ if TYPE_CHECKING:
 class Installation:
     """What `install` gives: a context manager; ``uninstall()`` ends it, too."""
 
+    __slots__ = ("_gatekeeper",)
+
+    def __init__(self, gatekeeper: Gatekeeper) -> None:
+        self._gatekeeper = gatekeeper
+
     def uninstall(self) -> None:
-        """Undo the installation. Again is harmless."""
+        """Undo the installation: calls that begin from here on leave as they did before. Again is harmless."""
+        from penstock.integrations import process
+
+        process.remove(self._gatekeeper)
 
     def __enter__(self) -> Self:
         return self
@@ -29,6 +38,9 @@ class Installation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.uninstall()
+
+    def __repr__(self) -> str:
+        return f"<Installation of {self._gatekeeper!r}>"
 
 
 def install(
@@ -40,11 +52,28 @@ def install(
 ) -> Installation:
     """Put a limiter in front of every call of this process that goes to a provider; no object is needed.
 
+    Every client of httpx and httpx2 is governed when it sends the first such call, whoever made it and when: the
+    clients of SDKs and frameworks, hidden ones too, and of libraries that are imported later. One that `govern` was
+    given stays with the limiter it has. Of several installations the latest that names a host has its calls::
+
+        penstock.install(limiter)                # until the process ends
+
+        with penstock.install(limiter):          # or for a block
+            index = VectorStoreIndex.from_documents(documents)
+
     Args:
         limiter: a limiter, or a mapping from model names or globs to limiters, as in `govern`.
-        hosts: whose calls are governed: host names (a leading ``*.`` takes in subdomains), with a port or without;
-            by default the hosts of known providers.
+        hosts: whose calls are governed besides those of known providers: host names or URLs, with a port or without
+            (``"llm.internal"``, ``"*.example.com"``, ``"127.0.0.1:8000"``).
         retry: how failed requests are tried again; None makes one attempt.
         stream_usage: as in `govern`.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
-    raise NotImplementedError
+    from penstock.integrations import process
+    from penstock.integrations.gate import Gatekeeper
+
+    gatekeeper = Gatekeeper(limiter, retry, stream_usage, process.Hosts(hosts))
+    process.add(gatekeeper)
+    return Installation(gatekeeper)

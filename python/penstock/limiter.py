@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from penstock import _core, _parking, decorate, identity
-from penstock._core import Permit, RetryBudget
+from penstock._core import Memory, Permit, RetryBudget
 from penstock.stats import Level, Stats
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Limiter(_core.Limiter):
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
-    __slots__ = ("__weakref__", "_retry_budget", "given", "origin")
+    __slots__ = ("__weakref__", "_given_up", "_retry_budget", "given", "origin")
 
     __enter__ = _parking.enter
 
@@ -350,6 +350,15 @@ class Limiter(_core.Limiter):
         except AttributeError:
             self._retry_budget: RetryBudget = RetryBudget()
             return self._retry_budget
+
+    @property
+    def given_up(self) -> Memory:
+        """Requests of governed clients that were given up, and what they ended with."""
+        try:
+            return self._given_up
+        except AttributeError:
+            self._given_up: Memory = Memory()
+            return self._given_up
 
     def stats(self) -> Stats:
         """A snapshot of the limiter's numbers."""

@@ -177,6 +177,43 @@ class Retry:
             _mark(error, call, reason)
         return delay
 
+    def weigh(
+        self,
+        call: Attempts,
+        verdict: Verdict | None,
+        error: Callable[[], Exception],
+        limiter: Limiter,
+        permit: Permit | None,
+        *,
+        streamed: bool = False,
+    ) -> tuple[float | None, str]:
+        """Seconds to wait before the next attempt, or None and why there is none: `after`, for who sees answers.
+
+        Args:
+            call: as `start` gave it.
+            verdict: what the answer means; None when it is not known to mean anything.
+            error: makes the exception that ``on`` is asked about.
+            limiter: is told what the provider said.
+            permit: of the failed attempt; it is settled.
+            streamed: whether the caller has been given a part of the answer.
+        """
+        if verdict is not None:
+            limiter.heed(verdict, permit)
+            if permit is not None and verdict.charged != "all":
+                permit.settle(0, 0, 0)
+        wait: float | bool | None = None if verdict is None else True
+        if self._on is not None:
+            wait = self._asked(error(), verdict)
+        if wait is None:
+            return None, "nothing says that trying again can help"
+        stated = None if isinstance(wait, bool) else float(wait)
+        delay, reason = self._policy.decide(call, verdict, stated, streamed, False)
+        return delay, reason or ""
+
+    def step(self, retry: int) -> float:
+        """The longest backoff before retry number ``retry``, in seconds; the first is 1."""
+        return self._policy.step(retry)
+
     def _asked(self, error: Exception, verdict: Verdict | None) -> float | bool | None:
         """True to go by the verdict, seconds to wait, or None not to retry at all."""
         answer: Any = None

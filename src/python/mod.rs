@@ -8,6 +8,7 @@ mod ending;
 mod errors;
 mod event_loop;
 mod limiter;
+mod memory;
 mod nesting;
 mod permit;
 mod provider;
@@ -31,6 +32,8 @@ mod _core {
     use super::budget::Budget;
     #[pymodule_export]
     use super::limiter::Limiter;
+    #[pymodule_export]
+    use super::memory::Memory;
     #[pymodule_export]
     use super::permit::{Cost, Permit};
     #[pymodule_export]

@@ -181,6 +181,11 @@ impl RetryPolicy {
             }
         }
     }
+
+    /// The longest backoff before retry number `retry`, in seconds; the first is 1.
+    fn step(&self, retry: u32) -> f64 {
+        to_seconds(self.policy.backoff().step(retry))
+    }
 }
 
 struct Call {

@@ -57,6 +57,13 @@ impl<T> Memory<T> {
         self.entries.get(&hash).filter(|(until, _)| now < *until).map(|(until, payload)| (*until, payload))
     }
 
+    /// Forgets a request, and gives back what was remembered of it. `O(log n)`; `O(1)` if that is nothing.
+    pub fn forget(&mut self, hash: u64) -> Option<T> {
+        let (until, payload) = self.entries.remove(&hash)?;
+        self.ends.remove(&(until, hash));
+        Some(payload)
+    }
+
     /// Forgets all that is over at `now`, and gives it back. `O(1)` if nothing is, else `O(log n)` for each.
     pub fn purge(&mut self, now: Nanos) -> Vec<T> {
         let mut forgotten = Vec::new();
@@ -120,6 +127,17 @@ mod tests {
         assert_eq!(memory.recall(4, 10), Some((15, &"d")));
         assert_eq!(memory.recall(2, 10), Some((30, &"b")));
         assert_eq!(memory.len(), 2);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone() {
+        let mut memory = memory(1);
+        memory.remember(1, 10, "a", 0);
+        assert_eq!(memory.forget(1), Some("a"));
+        assert_eq!(memory.forget(1), None);
+        assert_eq!(memory.recall(1, 0), None);
+        assert!(memory.remember(2, 10, "b", 0).is_empty());
+        assert_eq!(memory.recall(2, 0), Some((10, &"b")));
     }
 
     #[test]

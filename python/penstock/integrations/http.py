@@ -2,38 +2,583 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
+import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from penstock import _parking
+from penstock.integrations.exchange import exchange
+from penstock.integrations.gate import Gatekeeper
+from penstock.integrations.pools import AsyncPools, Pools
+from penstock.integrations.wire import SEEN, Sent, run
+
 if TYPE_CHECKING:
-    from penstock.integrations.gate import Gatekeeper
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from penstock._core import Acquire, Permit
+    from penstock.integrations.exchange import Outcome
+    from penstock.integrations.streams import Meter
+    from penstock.integrations.wire import Headers
+
+_MODULES = ("httpx", "httpx2")
+
+#: Attaching and detaching change several members of a client at once.
+_changing = threading.RLock()
 
 
-def attach(http_client: Any, gatekeeper: Gatekeeper) -> None:
-    """Govern a ``Client`` or ``AsyncClient`` of httpx or httpx2 in place. Again changes the gatekeeper."""
-    raise NotImplementedError
+@lru_cache(maxsize=64)
+def library(kind: Any) -> Any:
+    """The library that a class is of, or is derived from a class of.
+
+    Raises:
+        TypeError: when it is neither httpx nor httpx2.
+    """
+    # One may stand in for the other under its name, so the name of the class's module decides.
+    for base in kind.__mro__:
+        name = base.__module__.partition(".")[0]
+        if name in _MODULES:
+            return importlib.import_module(name)
+    raise TypeError(f"{kind.__qualname__} is no class of {' or '.join(_MODULES)}")
+
+
+class Wire:
+    """How httpx and httpx2 send requests and read answers."""
+
+    __slots__ = ("library",)
+
+    def __init__(self, library: Any) -> None:
+        self.library: Any = library
+
+    def sent(self, request: Any) -> Sent:
+        """What is read of a request before it is sent."""
+        url = request.url
+        sent = Sent(request.method, url.host, url.port, url.raw_path.decode("ascii", "replace"))
+        for name, value in request.headers.raw:
+            lower = name.lower().decode("latin-1")
+            if lower in SEEN:
+                sent.see(lower, value.decode("latin-1"))
+        return sent
+
+    def url(self, request: Any) -> str:
+        """The address of a request."""
+        return str(request.url)
+
+    def replayable(self, request: Any) -> bool:
+        """Whether a request can be sent again: its body is there, or is made of files, anew each time."""
+        return hasattr(request, "_content") or type(request.stream).__name__ == "MultipartStream"
+
+    def with_body(self, request: Any, body: bytes) -> Any:
+        """The same request with another body, that asks for an answer that is not compressed."""
+        headers = request.headers.copy()
+        headers["content-length"] = str(len(body))
+        headers["accept-encoding"] = "identity"
+        return self.library.Request(
+            request.method, request.url, headers=headers, content=body, extensions=request.extensions
+        )
+
+    def status(self, response: Any) -> int:
+        """The status of an answer."""
+        status: int = response.status_code
+        return status
+
+    def headers(self, response: Any) -> Headers:
+        """The headers of an answer."""
+        headers: Headers = response.headers.raw
+        return headers
+
+    def decoder(self, headers: Headers) -> Callable[[bytes], bytes] | None:
+        """What takes the compression off the next bytes of a body; None if that is not known."""
+        try:
+            decoder = self.library.Response(200, headers=headers)._get_content_decoder()  # noqa: SLF001
+        except Exception:  # noqa: BLE001  a compression whose library is not installed, or headers made to harm
+            return None
+
+        def decode(chunk: bytes) -> bytes:
+            plain: Any = decoder.decode(chunk)  # bytes in httpx, pieces of bounded size in httpx2
+            return plain if isinstance(plain, bytes) else b"".join(plain)
+
+        return decode
+
+    def decoded(self, headers: Headers, raw: bytes) -> bytes:
+        """A body without its compression; as it is if that is not known."""
+        if all(name.lower() != b"content-encoding" for name, _ in headers):
+            return raw
+        decode = self.decoder(headers)
+        try:
+            return raw if decode is None else decode(raw)
+        except Exception:  # noqa: BLE001  it is not what it says; whoever reads it will hear of it
+            return raw
+
+    def answer(self, status: int, headers: Headers, raw: bytes, response: Any) -> Any:
+        """An answer of this content, like ``response`` otherwise, which may be None."""
+        extensions = {} if response is None else response.extensions
+        return self.library.Response(
+            status, headers=headers, stream=self.library.ByteStream(raw), extensions=extensions
+        )
+
+    def error(self, kind: Any, text: str, request: Any) -> Exception:
+        """The library's error of this kind once more."""
+        if issubclass(kind, self.library.RequestError):
+            error: Exception = kind(text, request=request)
+            return error
+        try:
+            error = kind(text)
+        except Exception:  # noqa: BLE001  an exception that wants to be made otherwise
+            error = self.library.TransportError(text)
+        return error
+
+    def status_error(self, outcome: Outcome, request: Any) -> Exception:
+        """The library's error for an answer."""
+        response = self.answer(outcome.status, outcome.headers, outcome.body, None)
+        response.request = request
+        error: Exception = self.library.HTTPStatusError(
+            f"{outcome.status} {response.reason_phrase}", request=request, response=response
+        )
+        return error
+
+    def strip(self, response: Any) -> None:
+        """Take back what an answer says of its compression."""
+        response.headers.pop("content-encoding", None)
+        response.headers.pop("content-length", None)
+
+
+class SyncWire(Wire):
+    """For calls that wait in threads."""
+
+    __slots__ = ("_pools", "_stream")
+
+    def __init__(self, library: Any, pools: Pools) -> None:
+        super().__init__(library)
+        self._pools = pools
+        self._stream: Any = _streams(library)[0]
+
+    async def body(self, request: Any) -> bytes:
+        """The body of a request, which can still be sent."""
+        body: bytes = request.read()
+        return body
+
+    async def send(self, request: Any) -> Any:
+        """Send it; give the answer, whose body has not been read."""
+        return self._pools.here().handle_request(request)
+
+    async def drain(self, response: Any) -> bytes:
+        """The body of an answer as it came, read to its end; the answer is closed then."""
+        stream = response.stream
+        try:
+            return b"".join(stream)
+        finally:
+            stream.close()
+
+    async def opened(self, response: Any, meter: Meter) -> bytes:
+        """Let the answer pass ``meter`` as it is read, and give what of it comes first; b"" if nothing does."""
+        stream = response.stream = self._stream(response.stream, meter)
+        first: bytes = stream.open()
+        return first
+
+    async def closed(self, response: Any) -> None:
+        """Close an answer that nobody is given."""
+        response.stream.close()
+
+    async def wait(self, acquire: Acquire) -> Permit:
+        """Wait for a permit."""
+        return _parking.park(acquire)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait between two attempts."""
+        _parking.pause(seconds)
+
+
+class AsyncWire(Wire):
+    """For calls that wait in tasks."""
+
+    __slots__ = ("_pools", "_stream")
+
+    def __init__(self, library: Any, pools: AsyncPools) -> None:
+        super().__init__(library)
+        self._pools = pools
+        self._stream: Any = _streams(library)[1]
+
+    async def body(self, request: Any) -> bytes:
+        """The body of a request, which can still be sent."""
+        body: bytes = await request.aread()
+        return body
+
+    async def send(self, request: Any) -> Any:
+        """Send it; give the answer, whose body has not been read."""
+        return await (await self._pools.here()).handle_async_request(request)
+
+    async def drain(self, response: Any) -> bytes:
+        """The body of an answer as it came, read to its end; the answer is closed then."""
+        stream = response.stream
+        try:
+            return b"".join([chunk async for chunk in stream])
+        finally:
+            await stream.aclose()
+
+    async def opened(self, response: Any, meter: Meter) -> bytes:
+        """Let the answer pass ``meter`` as it is read, and give what of it comes first; b"" if nothing does."""
+        stream = response.stream = self._stream(response.stream, meter)
+        first: bytes = await stream.open()
+        return first
+
+    async def closed(self, response: Any) -> None:
+        """Close an answer that nobody is given."""
+        await response.stream.aclose()
+
+    async def wait(self, acquire: Acquire) -> Permit:
+        """Wait for a permit."""
+        with _alive():
+            return await acquire
+
+    async def pause(self, seconds: float) -> None:
+        """Wait between two attempts."""
+        with _alive():
+            await _parking.apause(seconds)
+
+
+def _alive() -> Any:
+    """Keeps alive whatever a queued call stands in: the heartbeat of a LangGraph node."""
+    if "langgraph.runtime" not in sys.modules:
+        return contextlib.nullcontext()
+    from penstock.integrations import langgraph
+
+    return langgraph.Beating()
+
+
+# Bodies of answers that are read as they come. Iterators of their own, not generators: one that is dropped ends at
+# once, and not when an event loop comes to it.
+
+
+class _Body:
+    def __init__(self, source: Any, meter: Meter) -> None:
+        self._source = source
+        self._meter = meter
+        #: What was read before anybody asked for it.
+        self._held = b""
+        self._over = False
+
+
+class _SyncBody(_Body):
+    def open(self) -> bytes:
+        """Read until there is something to hand on."""
+        self._chunks = iter(self._source)
+        self._held = next(self, b"")
+        return self._held
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            return held
+        while not self._over:
+            try:
+                chunk = next(self._chunks)
+            except StopIteration:
+                self._over = True
+                chunk = self._meter.end()
+            except BaseException as error:
+                self._over = True
+                self._meter.fail(error)
+                raise
+            else:
+                chunk = self._meter.feed(chunk)
+            if chunk:
+                return chunk
+        raise StopIteration
+
+    def close(self) -> None:
+        self._over = True
+        self._meter.close()
+        self._source.close()
+
+
+class _AsyncBody(_Body):
+    async def open(self) -> bytes:
+        """Read until there is something to hand on."""
+        self._chunks = aiter(self._source)
+        self._held = await anext(self, b"")
+        return self._held
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            return held
+        while not self._over:
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                self._over = True
+                chunk = self._meter.end()
+            except BaseException as error:
+                self._over = True
+                self._meter.fail(error)
+                raise
+            else:
+                chunk = self._meter.feed(chunk)
+            if chunk:
+                return chunk
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._over = True
+        self._meter.close()
+        chunks = getattr(self._chunks, "aclose", None)
+        try:
+            if chunks is not None:
+                await chunks()
+        finally:
+            await self._source.aclose()
+
+
+@lru_cache(maxsize=4)
+def _streams(library: Any) -> tuple[type, type]:
+    """The bodies, as the library wants them."""
+    return (
+        type("GovernedStream", (_SyncBody, library.SyncByteStream), {"__module__": __name__}),
+        type("GovernedAsyncStream", (_AsyncBody, library.AsyncByteStream), {"__module__": __name__}),
+    )
+
+
+# Transports.
+
+#: What marks a request that is governed already, by a transport further out.
+_MARK = "penstock"
+
+
+class Governed:
+    """A transport that lets requests through as a gatekeeper says; in place of another, or around one."""
+
+    #: Whether it is for tasks.
+    tasks = False
+
+    def __init__(self, inner: Any, keeper: Gatekeeper, library: Any = None, *, own: bool = False) -> None:
+        self.inner = inner
+        self.keeper = keeper
+        self.library = library
+        #: The gatekeeper that it was made with, for one that `penstock.transport` gave.
+        self.own = keeper if own else None
+        self._wire: Any = None
+        if library is not None:
+            self._meet(library)
+
+    def _meet(self, library: Any) -> Any:
+        raise NotImplementedError
+
+    def _wire_for(self, request: Any) -> Any:
+        """How the library sends that a request is of; a transport without one of its own takes the first it meets."""
+        wire = self._wire
+        if wire is None:
+            with _changing:
+                wire = self._wire or self._meet(library(type(request)))
+        return wire
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        # Frameworks copy what holds their clients; a copy shares the connections, as it shares the limiter.
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.keeper!r} around {self.inner!r}>"
+
+
+class Transport(Governed):
+    """For ``Client``."""
+
+    def _meet(self, library: Any) -> Any:
+        if self.inner is None:
+            self.inner = library.HTTPTransport()
+        self.library = library
+        self._pools = Pools(self.inner)
+        self._wire = SyncWire(library, self._pools)
+        return self._wire
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request, when it may leave."""
+        wire = self._wire_for(request)
+        if _MARK in request.extensions:
+            return self._pools.here().handle_request(request)
+        request.extensions[_MARK] = True
+        try:
+            return run(exchange(self.keeper, wire, request))
+        finally:
+            request.extensions.pop(_MARK, None)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._wire is not None:
+            self._pools.close()
+
+    def __enter__(self) -> Self:
+        enter = getattr(self.inner, "__enter__", None)
+        if enter is not None:
+            enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncTransport(Governed):
+    """For ``AsyncClient``."""
+
+    tasks = True
+
+    def _meet(self, library: Any) -> Any:
+        if self.inner is None:
+            self.inner = library.AsyncHTTPTransport()
+        self.library = library
+        self._pools = AsyncPools(self.inner)
+        self._wire = AsyncWire(library, self._pools)
+        return self._wire
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request, when it may leave."""
+        wire = self._wire_for(request)
+        if _MARK in request.extensions:
+            return await wire.send(request)
+        request.extensions[_MARK] = True
+        try:
+            return await exchange(self.keeper, wire, request)
+        finally:
+            request.extensions.pop(_MARK, None)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._wire is not None:
+            await self._pools.aclose()
+
+    async def __aenter__(self) -> Self:
+        enter = getattr(self.inner, "__aenter__", None)
+        if enter is not None:
+            await enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+@lru_cache(maxsize=4)
+def _transports(library: Any) -> tuple[type, type]:
+    """The transports, as the library wants them."""
+    return (
+        type("GovernedTransport", (Transport, library.BaseTransport), {"__module__": __name__}),
+        type("GovernedAsyncTransport", (AsyncTransport, library.AsyncBaseTransport), {"__module__": __name__}),
+    )
+
+
+def transport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> Transport:
+    """What `penstock.transport` gives."""
+    keeper = Gatekeeper(limiter, retry, stream_usage)
+    return Transport(inner, keeper, None if inner is None else _library_of(inner), own=True)
+
+
+def atransport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> AsyncTransport:
+    """What `penstock.atransport` gives."""
+    keeper = Gatekeeper(limiter, retry, stream_usage)
+    return AsyncTransport(inner, keeper, None if inner is None else _library_of(inner), own=True)
+
+
+def _library_of(inner: Any) -> Any:
+    """The library of a transport; None for one that is no class of either, until the first request tells."""
+    try:
+        return library(type(inner))
+    except TypeError:
+        return None
+
+
+# Clients.
+
+
+def attach(http_client: Any, gatekeeper: Gatekeeper, *, again: bool = True) -> None:
+    """Govern a ``Client`` or ``AsyncClient`` of httpx or httpx2 in place.
+
+    Its transport and those of its proxies are wrapped, so that proxies, timeouts and settings stay what they are.
+
+    Args:
+        http_client: the client.
+        gatekeeper: who lets its requests through.
+        again: whether a client that is governed already changes its gatekeeper.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    lib: Any = library(type(http_client))
+    tasks = isinstance(http_client, lib.AsyncClient)
+    if not tasks and not isinstance(http_client, lib.Client):
+        raise TypeError(f"http_client must be a Client or AsyncClient of {lib.__name__}, not {http_client!r}")
+    kind = _transports(lib)[tasks]
+
+    def governed(transport: Any) -> Any:
+        if isinstance(transport, Governed):
+            if again:
+                transport.keeper = gatekeeper
+            return transport
+        return kind(transport, gatekeeper, lib)
+
+    with _changing:
+        _replace(http_client, governed)
 
 
 def detach(http_client: Any) -> None:
     """Undo `attach`. Harmless on a client that is not governed."""
 
+    def bare(transport: Any) -> Any:
+        if not isinstance(transport, Governed):
+            return transport
+        if transport.own is None:
+            return transport.inner
+        transport.keeper = transport.own
+        return transport
 
-def transport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> Any:
-    """What `penstock.transport` gives."""
-    raise NotImplementedError
+    with _changing:
+        _replace(http_client, bare)
 
 
-def atransport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> Any:
-    """What `penstock.atransport` gives."""
-    raise NotImplementedError
+def _replace(client: Any, change: Callable[[Any], Any]) -> None:
+    """Puts other transports into a client; one that stands in several places stays one."""
+    changed: dict[int, Any] = {id(None): None}
+
+    def once(transport: Any) -> Any:
+        if id(transport) not in changed:
+            changed[id(transport)] = change(transport)
+        return changed[id(transport)]
+
+    mounts = client._mounts  # noqa: SLF001
+    for pattern, transport in list(mounts.items()):
+        mounts[pattern] = once(transport)
+    client._transport = once(client._transport)  # noqa: SLF001
 
 
 def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
     """Govern ``obj``, if it is a client."""
+    lib: Any = library(type(obj))
+    if not isinstance(obj, (lib.Client, lib.AsyncClient)):
+        return False
     attach(obj, gatekeeper)
     return True
 
 
 def ungovern(obj: Any) -> bool:
     """Undo `govern`."""
+    lib: Any = library(type(obj))
+    if not isinstance(obj, (lib.Client, lib.AsyncClient)):
+        return False
     detach(obj)
     return True

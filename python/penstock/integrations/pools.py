@@ -1,0 +1,177 @@
+"""Whose connections a governed transport uses: those of this process and of this event loop.
+
+A connection belongs to the loop that opened it. A client that outlives its loop (a second ``asyncio.run``) fails on
+what is left of the first, or sends a request again that the provider has had. And a forked child that goes on with its
+parent's connections reads the parent's answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncGenerator
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603  a process has one number of forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def cloned(transport: Any) -> Any:
+    """A transport with the same settings and no connections; the same one where nobody knows how."""
+    pool = getattr(transport, "_pool", None)
+    if pool is None or not {"_connections", "_requests", "_optional_thread_lock"} <= set(getattr(pool, "__dict__", ())):
+        return transport
+    fresh = copy.copy(pool)
+    lock = type(pool._optional_thread_lock)()  # noqa: SLF001
+    vars(fresh).update(_connections=[], _requests=[], _optional_thread_lock=lock)
+    clone = copy.copy(transport)
+    vars(clone)["_pool"] = fresh
+    return clone
+
+
+class Pools:
+    """The connections of a transport for threads: one pool, and a fresh one in a forked child."""
+
+    __slots__ = ("_forks", "_here", "transport")
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self._here = transport
+        self._forks = _forks
+
+    def here(self) -> Any:
+        """The transport to send with."""
+        if self._forks != _forks:
+            # The parent's sockets are left alone: closing them here would say goodbye in the parent's name.
+            self._here = cloned(self.transport)
+            self._forks = _forks
+        return self._here
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.here().close()
+
+
+class _Own(NamedTuple):
+    """What belongs to one event loop."""
+
+    transport: Any
+    #: An async generator that closes the transport when its loop shuts down.
+    guard: AsyncGenerator[None, None] | None
+
+
+class AsyncPools:
+    """The connections of a transport for tasks: a pool for each event loop.
+
+    The first loop has the transport itself, and so has the next one once that is gone; others that live at the same
+    time have clones of it. A loop that shuts down, as ``asyncio.run`` lets it, closes its own; what a loop leaves
+    behind that was only closed is closed when the next one comes.
+    """
+
+    __slots__ = ("_forks", "_lock", "_owners", "transport")
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self._owners: dict[AbstractEventLoop, _Own] = {}
+        self._lock = threading.Lock()
+        self._forks = _forks
+
+    async def here(self) -> Any:
+        """The transport to send with."""
+        event_loop = _running()
+        if event_loop is None:
+            return self.transport  # trio, whose runs do not share clients
+        own = self._owners.get(event_loop)
+        if own is not None and self._forks == _forks:
+            return own.transport
+        own = self._begin(event_loop)
+        if own.guard is not None:
+            await own.guard.__anext__()  # from here on its loop knows it
+        return own.transport
+
+    def _begin(self, event_loop: AbstractEventLoop) -> _Own:
+        with self._lock:
+            if self._forks != _forks:
+                self.transport = cloned(self.transport)
+                self._owners = {}
+                self._forks = _forks
+            for gone in [other for other in self._owners if other.is_closed()]:
+                _drop(self._owners.pop(gone).transport)
+            taken = any(own.transport is self.transport for own in self._owners.values())
+            transport = cloned(self.transport) if taken else self.transport
+            own = _Own(transport, None if transport is self.transport and taken else self._guard(event_loop, transport))
+            self._owners[event_loop] = own
+            return own
+
+    async def _guard(self, event_loop: AbstractEventLoop, transport: Any) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            with self._lock:
+                own = self._owners.get(event_loop)
+                if own is not None and own.transport is transport:
+                    del self._owners[event_loop]
+            await transport.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections of all loops."""
+        with self._lock:
+            owners, self._owners = self._owners, {}
+        here = _running()
+        for event_loop, own in owners.items():
+            if event_loop is here:
+                continue
+            if event_loop.is_closed():
+                _drop(own.transport)
+            elif own.guard is not None:
+                with contextlib.suppress(RuntimeError):  # it was closed just now
+                    event_loop.call_soon_threadsafe(_close_there, event_loop, own.guard)
+        own_here = None if here is None else owners.get(here)
+        if own_here is not None and own_here.guard is not None:
+            await own_here.guard.aclose()
+        elif not any(own.transport is self.transport for own in owners.values()):
+            await self.transport.aclose()
+
+
+def _close_there(event_loop: AbstractEventLoop, guard: AsyncGenerator[None, None]) -> None:
+    closing = event_loop.create_task(guard.aclose())
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+
+
+#: What is being closed: a loop alone does not keep its tasks.
+_closing: set[Any] = set()
+
+
+def _running() -> AbstractEventLoop | None:
+    events = sys.modules.get("asyncio.events")
+    return None if events is None else events._get_running_loop()  # noqa: SLF001
+
+
+def _drop(transport: Any) -> None:
+    """Close what a loop left behind that is closed itself: nothing of it can be awaited any more."""
+    pool = getattr(transport, "_pool", None)
+    connections = getattr(pool, "_connections", None)
+    if not isinstance(connections, list):
+        return
+    left = list(connections)
+    connections.clear()
+    for connection in left:
+        with contextlib.suppress(Exception):
+            stream = connection._connection._network_stream  # noqa: SLF001
+            sock = stream.get_extra_info("socket")
+            getattr(sock, "_sock", sock).close()

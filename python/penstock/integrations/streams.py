@@ -1,0 +1,159 @@
+"""What reads the usage in an answer as it passes, and gives the permit back at its end, whatever that is."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from penstock import _core
+from penstock.failures import verdict_of
+
+if TYPE_CHECKING:
+    from penstock._core import Attempts, Permit, Verdict
+    from penstock.integrations.exchange import Exchange
+    from penstock.integrations.wire import Headers
+
+#: What the last event of a stream says: SDKs close a stream after it, before its end.
+_LAST = (b"[DONE]", b"message_stop")
+#: Bytes in which that is looked for.
+_ENDING = 128
+
+
+class Meter:
+    """Reads an answer as it passes: its usage, an error in it, its end.
+
+    The end of an answer is that of its call: what that used is settled, and the permit goes back, once. A meter that is
+    dropped with its answer ends it, too.
+    """
+
+    __slots__ = (
+        *("_attempts", "_call", "_decode", "_ended", "_exchange", "_filter", "_last", "_limiter", "_permit", "_reader"),
+        *("json", "strips"),
+    )
+
+    def __init__(self, exchange: Exchange, headers: Headers) -> None:
+        encoding, kind = b"", b""
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"content-type":
+                kind = value.lower()
+            elif lower == b"content-encoding":
+                encoding = value
+        #: Whether the answer is one piece of JSON, which is read at once.
+        self.json = b"json" in kind and b"ndjson" not in kind and b"jsonl" not in kind and b"stream" not in kind
+        self._ended = False
+        self._exchange: Exchange | None = exchange
+        self._limiter = exchange.limiter
+        self._call = exchange.call
+        self._permit: Permit | None = exchange.permit
+        self._attempts: Attempts | None = None
+        self._reader = _core.UsageReader(exchange.provider, exchange.call.model, kind.decode("latin-1"), headers)
+        self._decode = None if encoding in {b"", b"identity"} else exchange.wire.decoder(headers)
+        self._filter = _core.UsageFilter() if exchange.asking else None
+        #: Whether what is handed on is no longer compressed, though the answer's headers say so.
+        self.strips = self._filter is not None and self._decode is not None
+        self._last = b""
+
+    def take_over(self) -> None:
+        """The answer is a stream: its end gives back what the call holds."""
+        if self._exchange is not None:
+            self._permit, self._attempts = self._exchange.hand_over()
+            self._exchange = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take in the next bytes of the body; give those to hand on."""
+        plain = chunk
+        if self._decode is not None:
+            try:
+                plain = self._decode(chunk)
+            except Exception:
+                if self.strips:
+                    raise
+                self._decode, plain = _nothing, b""  # whoever reads it will hear of it
+        self._reader.feed(plain)
+        if self._filter is None:
+            self._last = (self._last + plain)[-_ENDING:] if len(plain) < _ENDING else plain[-_ENDING:]
+            return chunk
+        self._last = plain[-_ENDING:] or self._last
+        return self._filter.feed(plain)
+
+    def verdict(self) -> Verdict | None:
+        """What an error inside of the answer means; None if there was none."""
+        return self._reader.verdict()
+
+    def end(self) -> bytes:
+        """The body is over. Gives what is left to hand on."""
+        self._finish(whole=True)
+        return b"" if self._filter is None else self._filter.end()
+
+    def drop(self) -> None:
+        """The answer is given to nobody: its call goes on, or ends, without it."""
+        self._ended = True
+        self._permit = self._exchange = None
+
+    def close(self) -> None:
+        """Nobody reads on."""
+        if not self._ended:
+            self._finish(whole=any(mark in self._last for mark in _LAST))
+
+    def fail(self, error: BaseException) -> None:
+        """The connection broke while the body was read, or the task was cancelled."""
+        if self._ended:
+            return
+        verdict = verdict_of(error)
+        if verdict is not None:
+            self._limiter.heed(verdict, self._permit)
+        self._finish(whole=False)
+
+    def __del__(self) -> None:
+        # Python may be ending, and what this needs be gone.
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def _finish(self, *, whole: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        permit, attempts = self._permit, self._attempts
+        self._permit = self._attempts = self._exchange = None
+        try:
+            if permit is not None:
+                self._settle(permit, whole)
+        finally:
+            if attempts is not None:
+                attempts.end()
+                if permit is not None:
+                    permit.release()
+
+    def _settle(self, permit: Permit, whole: bool) -> None:
+        wrong = self._reader.verdict()
+        if wrong is not None:
+            self._limiter.heed(wrong, permit)
+        if not self._limiter.counts:
+            return
+        reader, call = self._reader, self._call
+        used = reader.cost()
+        if used is None:
+            if not call.generates:
+                return
+            # Nobody reported anything: what was streamed is counted, and the input stays as it was estimated.
+            scale, _ = self._limiter.expect(call.model, reader.provider)
+            cost = call.cost(reader.provider, reader.estimate(), scale)
+        else:
+            cost = call.settled(reader.provider, used)
+            if whole:
+                self._limiter.learn(call, reader)
+        if whole:
+            permit.settle(cost.tokens, cost.input_tokens, cost.output_tokens)
+        else:
+            # What the provider has made beyond what was read, nobody knows: nothing is refunded.
+            held = permit.cost
+            permit.settle(
+                max(cost.tokens, held.tokens),
+                max(cost.input_tokens, held.input_tokens),
+                max(cost.output_tokens, held.output_tokens),
+            )
+
+
+def _nothing(_: bytes) -> bytes:
+    return b""
