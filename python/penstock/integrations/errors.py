@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyEr
 
 def within_sdks(error: PenstockError) -> PenstockError:
     """The same error, which is also a base error of each SDK that is loaded."""
-    kind = type(error)
+    kind: Any = type(error)
     bases = _loaded()
     if not bases or isinstance(error, bases):
         return error
@@ -49,7 +49,7 @@ def _loaded() -> tuple[type[Exception], ...]:
 
 
 @lru_cache(maxsize=64)
-def _combined(kind: type[PenstockError], bases: tuple[type[Exception], ...]) -> Callable[..., PenstockError]:
+def _combined(kind: Any, bases: tuple[type[Exception], ...]) -> Callable[..., PenstockError]:
     # It is pickled as ours: where it arrives, other SDKs may be loaded, or none.
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
 
@@ -57,9 +57,10 @@ def _combined(kind: type[PenstockError], bases: tuple[type[Exception], ...]) -> 
         return _again, (kind, arguments(error))
 
     try:
-        return type(kind.__name__, (kind, *bases), {**names, "__reduce__": reduce, "_arguments": None})
+        both: Any = type(kind.__name__, (kind, *bases), {**names, "__reduce__": reduce, "_arguments": None})
     except TypeError:  # an SDK whose base error cannot be combined with ours
-        return kind
+        both = kind
+    return cast("Callable[..., PenstockError]", both)
 
 
 def _again(kind: type[PenstockError], arguments: tuple[object, ...]) -> PenstockError:

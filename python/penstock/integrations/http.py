@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import _parking
 from penstock.integrations.exchange import exchange
 from penstock.integrations.gate import Gatekeeper
-from penstock.integrations.pools import AsyncPools, Pools
+from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
 from penstock.integrations.wire import SEEN, Sent, run
 
 if TYPE_CHECKING:
@@ -32,13 +32,18 @@ _MODULES = ("httpx", "httpx2")
 _changing = threading.RLock()
 
 
-@lru_cache(maxsize=64)
-def library(kind: Any) -> Any:
-    """The library that a class is of, or is derived from a class of.
+def library_of(thing: Any) -> Any:
+    """The library whose object ``thing`` is.
 
     Raises:
         TypeError: when it is neither httpx nor httpx2.
     """
+    kind: Any = type(thing)
+    return _library(kind)
+
+
+@lru_cache(maxsize=64)
+def _library(kind: Any) -> Any:
     # One may stand in for the other under its name, so the name of the class's module decides.
     for base in kind.__mro__:
         name = base.__module__.partition(".")[0]
@@ -246,9 +251,7 @@ def _alive() -> Any:
     """Keeps alive whatever a queued call stands in: the heartbeat of a LangGraph node."""
     if "langgraph.runtime" not in sys.modules:
         return contextlib.nullcontext()
-    from penstock.integrations import langgraph
-
-    return langgraph.Beating()
+    return importlib.import_module("penstock.integrations.langgraph").Beating()
 
 
 # Bodies of answers that are read as they come. Iterators of their own, not generators: one that is dropped ends at
@@ -258,6 +261,7 @@ def _alive() -> Any:
 class _Body:
     def __init__(self, source: Any, meter: Meter) -> None:
         self._source = source
+        self._chunks: Any = None
         self._meter = meter
         #: What was read before anybody asked for it.
         self._held = b""
@@ -333,12 +337,20 @@ class _AsyncBody(_Body):
     async def aclose(self) -> None:
         self._over = True
         self._meter.close()
-        chunks = getattr(self._chunks, "aclose", None)
-        try:
-            if chunks is not None:
-                await chunks()
-        finally:
-            await self._source.aclose()
+        await _shut(self._source, self._chunks)
+
+    def __del__(self) -> None:
+        # The library's own generators, dropped half-way, would be closed from outside and from inside at once.
+        event_loop = None if self._over else running_loop()
+        if event_loop is not None:
+            keep(event_loop.create_task(_shut(self._source, self._chunks)))
+
+
+async def _shut(source: Any, chunks: Any) -> None:
+    await source.aclose()
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
 
 
 @lru_cache(maxsize=4)
@@ -380,7 +392,7 @@ class Governed:
         wire = self._wire
         if wire is None:
             with _changing:
-                wire = self._wire or self._meet(library(type(request)))
+                wire = self._wire or self._meet(library_of(request))
         return wire
 
     def __copy__(self) -> Self:
@@ -486,19 +498,19 @@ def _transports(library: Any) -> tuple[type, type]:
 def transport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> Transport:
     """What `penstock.transport` gives."""
     keeper = Gatekeeper(limiter, retry, stream_usage)
-    return Transport(inner, keeper, None if inner is None else _library_of(inner), own=True)
+    return Transport(inner, keeper, None if inner is None else _library_if_any(inner), own=True)
 
 
 def atransport(limiter: Any, retry: Any, stream_usage: bool, inner: Any) -> AsyncTransport:
     """What `penstock.atransport` gives."""
     keeper = Gatekeeper(limiter, retry, stream_usage)
-    return AsyncTransport(inner, keeper, None if inner is None else _library_of(inner), own=True)
+    return AsyncTransport(inner, keeper, None if inner is None else _library_if_any(inner), own=True)
 
 
-def _library_of(inner: Any) -> Any:
+def _library_if_any(inner: Any) -> Any:
     """The library of a transport; None for one that is no class of either, until the first request tells."""
     try:
-        return library(type(inner))
+        return library_of(inner)
     except TypeError:
         return None
 
@@ -519,7 +531,7 @@ def attach(http_client: Any, gatekeeper: Gatekeeper, *, again: bool = True) -> N
     Raises:
         TypeError: for anything else.
     """
-    lib: Any = library(type(http_client))
+    lib: Any = library_of(http_client)
     tasks = isinstance(http_client, lib.AsyncClient)
     if not tasks and not isinstance(http_client, lib.Client):
         raise TypeError(f"http_client must be a Client or AsyncClient of {lib.__name__}, not {http_client!r}")
@@ -568,7 +580,7 @@ def _replace(client: Any, change: Callable[[Any], Any]) -> None:
 
 def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
     """Govern ``obj``, if it is a client."""
-    lib: Any = library(type(obj))
+    lib: Any = library_of(obj)
     if not isinstance(obj, (lib.Client, lib.AsyncClient)):
         return False
     attach(obj, gatekeeper)
@@ -577,7 +589,7 @@ def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
 
 def ungovern(obj: Any) -> bool:
     """Undo `govern`."""
-    lib: Any = library(type(obj))
+    lib: Any = library_of(obj)
     if not isinstance(obj, (lib.Client, lib.AsyncClient)):
         return False
     detach(obj)

@@ -92,7 +92,7 @@ class AsyncPools:
 
     async def here(self) -> Any:
         """The transport to send with."""
-        event_loop = _running()
+        event_loop = running_loop()
         if event_loop is None:
             return self.transport  # trio, whose runs do not share clients
         own = self._owners.get(event_loop)
@@ -131,7 +131,7 @@ class AsyncPools:
         """Close the connections of all loops."""
         with self._lock:
             owners, self._owners = self._owners, {}
-        here = _running()
+        here = running_loop()
         for event_loop, own in owners.items():
             if event_loop is here:
                 continue
@@ -148,16 +148,21 @@ class AsyncPools:
 
 
 def _close_there(event_loop: AbstractEventLoop, guard: AsyncGenerator[None, None]) -> None:
-    closing = event_loop.create_task(guard.aclose())
-    _closing.add(closing)
-    closing.add_done_callback(_closing.discard)
+    keep(event_loop.create_task(guard.aclose()))
 
 
 #: What is being closed: a loop alone does not keep its tasks.
 _closing: set[Any] = set()
 
 
-def _running() -> AbstractEventLoop | None:
+def keep(task: Any) -> None:
+    """Keep a task until it is done."""
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+def running_loop() -> AbstractEventLoop | None:
+    """The event loop of asyncio that runs here."""
     events = sys.modules.get("asyncio.events")
     return None if events is None else events._get_running_loop()  # noqa: SLF001
 
