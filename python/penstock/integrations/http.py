@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from penstock import _parking
+from penstock.integrations import copies
 from penstock.integrations.exchange import exchange
 from penstock.integrations.gate import Gatekeeper
 from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
@@ -33,12 +34,12 @@ _changing = threading.RLock()
 
 
 def library_of(thing: Any) -> Any:
-    """The library whose object ``thing`` is.
+    """The library whose class or object ``thing`` is.
 
     Raises:
         TypeError: when it is neither httpx nor httpx2.
     """
-    kind: Any = type(thing)
+    kind: Any = thing if isinstance(thing, type) else type(thing)
     return _library(kind)
 
 
@@ -402,6 +403,11 @@ class Governed:
         # Frameworks copy what holds their clients; a copy shares the connections, as it shares the limiter.
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # One of `penstock.transport`: where it is read it sends as one does that was just made.
+        inner = None if getattr(self.inner, "_pool", None) is not None else self.inner
+        return _transport_again, (self.tasks, self.own or self.keeper, inner)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.keeper!r} around {self.inner!r}>"
 
@@ -515,6 +521,11 @@ def _library_if_any(inner: Any) -> Any:
         return None
 
 
+def _transport_again(tasks: bool, keeper: Gatekeeper, inner: Any) -> Governed:
+    kind = AsyncTransport if tasks else Transport
+    return kind(inner, keeper, None if inner is None else _library_if_any(inner), own=True)
+
+
 # Clients.
 
 
@@ -546,6 +557,7 @@ def attach(http_client: Any, gatekeeper: Gatekeeper, *, again: bool = True) -> N
 
     with _changing:
         _replace(http_client, governed)
+        copies.teach(http_client)
 
 
 def detach(http_client: Any) -> None:
@@ -561,6 +573,7 @@ def detach(http_client: Any) -> None:
 
     with _changing:
         _replace(http_client, bare)
+        copies.unteach(http_client)
 
 
 def _replace(client: Any, change: Callable[[Any], Any]) -> None:
