@@ -40,6 +40,7 @@ __all__ = [
     "clock_now",
     "clock_thaw",
     "estimate_tokens",
+    "hash_request",
     "is_free",
     "provider_of",
     "read_answer",
@@ -671,17 +672,6 @@ class Memory:
     """
 
     def __new__(cls) -> Self: ...
-    @staticmethod
-    def hash(method: str, url: str, secret: str, body: bytes) -> int:
-        """What stands for a request: the same for the same parts, in this process.
-
-        Args:
-            method: of the request.
-            url: its address.
-            secret: what authenticates it: with another key it is another request.
-            body: what it sends.
-        """
-
     def remember(self, request: int, seconds: float, outcome: object) -> None:
         """Remembers what a request ended with, for so many seconds."""
 
@@ -813,6 +803,16 @@ def ask_for_usage(provider: str, path: str, body: bytes) -> bytes | None:
 
     Raises:
         ValueError: for a provider that is not known.
+    """
+
+def hash_request(method: str, url: str, secret: str, body: bytes) -> int:
+    """What stands for a request in a `Memory`: the same for the same parts, in this process.
+
+    Args:
+        method: of the request.
+        url: its address.
+        secret: what authenticates it: with another key it is another request.
+        body: what it sends.
     """
 
 def after_fork() -> None:

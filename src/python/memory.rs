@@ -1,6 +1,6 @@
 //! Requests that were given up, remembered for layers above that send them again.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
@@ -18,6 +18,12 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// Keyed by chance, once per process, so that nobody can make requests that share a hash.
 static HASHER: OnceLock<RandomState> = OnceLock::new();
 
+/// What stands for a request in a `Memory`: the same for the same parts, in this process.
+#[pyfunction]
+pub fn hash_request(method: &str, url: &str, secret: &str, body: &[u8]) -> u64 {
+    HASHER.get_or_init(RandomState::new).hash_one((method, url, secret, body))
+}
+
 /// Requests that were given up, each with what it ended with, for a time.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Memory(Mutex<retry::Memory<Py<PyAny>>>);
@@ -27,14 +33,6 @@ impl Memory {
     #[new]
     fn new() -> Self {
         Self(Mutex::new(retry::Memory::new(CAPACITY)))
-    }
-
-    /// What stands for a request: the same for the same parts, in this process.
-    #[staticmethod]
-    fn hash(method: &str, url: &str, secret: &str, body: &[u8]) -> u64 {
-        let mut hasher = HASHER.get_or_init(RandomState::new).build_hasher();
-        (method, url, secret, body).hash(&mut hasher);
-        hasher.finish()
     }
 
     /// Remembers what a request ended with, for so many seconds.

@@ -33,7 +33,7 @@ mod _core {
     #[pymodule_export]
     use super::limiter::Limiter;
     #[pymodule_export]
-    use super::memory::Memory;
+    use super::memory::{Memory, hash_request};
     #[pymodule_export]
     use super::permit::{Cost, Permit};
     #[pymodule_export]

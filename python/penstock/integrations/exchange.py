@@ -96,7 +96,7 @@ class Exchange:
         self.provider = whose(sent, limiter)
         self.memory: Memory = limiter.given_up
         # What is not read cannot be told from another request.
-        self.hash = None if body is None else _core.Memory.hash(sent.method, wire.url(request), sent.secret, body)
+        self.hash = None if body is None else _core.hash_request(sent.method, wire.url(request), sent.secret, body)
         self.replayable = body is not None or wire.replayable(request)
         self.permit: Permit | None = None
         self.attempts: Attempts | None = None
