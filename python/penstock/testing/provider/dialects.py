@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .anthropic import Anthropic
 from .azure import Azure
+from .bedrock import Bedrock
 from .gemini import Gemini
 from .openai import OpenAI
 
@@ -22,6 +23,7 @@ DIALECTS: Mapping[DialectName, type[Dialect]] = {
     "azure": Azure,
     "anthropic": Anthropic,
     "gemini": Gemini,
+    "bedrock": Bedrock,
     "openai": OpenAI,
 }
 
