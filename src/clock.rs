@@ -23,8 +23,9 @@ static FROZEN: AtomicBool = AtomicBool::new(false);
 static SHIFT: AtomicU64 = AtomicU64::new(HEAD_START);
 
 fn real() -> Nanos {
-    // 584 years pass before this truncates.
-    u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    let elapsed = ORIGIN.elapsed();
+    // 584 years pass before this is too much.
+    elapsed.as_secs().saturating_mul(SECOND).saturating_add(u64::from(elapsed.subsec_nanos()))
 }
 
 /// The process's monotonic time; virtual while [`freeze`] holds.

@@ -5,6 +5,7 @@ This file is written by hand; ``python -m mypy.stubtest penstock._core`` holds i
 """
 
 from collections.abc import Awaitable, Generator, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, final, type_check_only
@@ -190,6 +191,9 @@ class Permit:
     def abandon(self) -> None:
         """For fan-out: gives everything back, since its call never left. After its release that changes nothing."""
 
+    def open(self) -> None:
+        """For decorators: says that code will run inside it. Who does so sets the limiter's context variable then."""
+
     def suspend(self) -> None:
         """For generators: the code that goes on from here does not run inside this permit, until `resume`."""
 
@@ -229,11 +233,8 @@ class Scope:
     def __exit__(self, *_error: object) -> None: ...
     def __aenter__(self) -> Awaitable[Permit]: ...
     def __aexit__(self, *_error: object) -> Awaitable[None]: ...
-    def begin(self) -> Permit | Acquire:
-        """For decorators: a permit that is begun, or what `penstock._parking.begin` sleeps on."""
-
-    def abegin(self) -> Permit | Awaitable[Permit]:
-        """For decorators: a permit that is begun, or something that gives one when it is awaited."""
+    def ask(self) -> Permit | Acquire:
+        """For decorators: a permit that is open, or what a task awaits and a thread sleeps on to get one."""
 
     def enter_now(self, entered: list[Permit]) -> Permit | Acquire:
         """For `penstock._parking.enter`: a permit whose block has begun, or what a thread must sleep on first.
@@ -276,6 +277,10 @@ class Limiter:
     @property
     def store(self) -> str:
         """Where the ledger is kept, as a URL."""
+
+    @property
+    def enclosing(self) -> ContextVar[Permit | None]:
+        """For decorators: the context variable that holds the permit which code runs inside."""
 
     @property
     def counts(self) -> bool:
@@ -707,26 +712,9 @@ class Attempts:
 
 @final
 class Waiter:
-    """A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio."""
+    """A place in the queue, of a task or of a thread, which hold it in an `Acquire`."""
 
-    def close(self) -> None:
-        """Gives up: leaves the queue, or gives back what was granted. Harmless when it is over."""
-
-    def park(self, lock: _Lock) -> float | None:
-        """For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
-
-        A negative number is until ``lock`` is released, by whoever decides.
-        """
-
-    def result(self) -> Permit:
-        """For a thread: the permit, once it is decided.
-
-        Raises:
-            AcquireTimeout, CostExceedsLimit: if that is the decision.
-            RuntimeError: if it was taken already, or there is none yet.
-        """
-
-@final
+@disjoint_base
 class Acquire:
     """What one gets who must wait: a task awaits it, once; a thread parks on it.
 
@@ -756,7 +744,12 @@ class Acquire:
         """
 
     def result(self) -> Permit:
-        """For a thread: the permit, once it is decided. Raises what `Waiter.result` does."""
+        """For a thread: the permit, once it is decided.
+
+        Raises:
+            AcquireTimeout, CostExceedsLimit: if that is the decision.
+            RuntimeError: if it was taken already, or there is none yet.
+        """
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has, told without a tokenizer."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from penstock import _core
 
 if TYPE_CHECKING:
-    from penstock._core import Acquire, Permit, Waiter
+    from penstock._core import Acquire, Permit
 
 
 #: What a thread sleeps on; `penstock.testing.virtual_time` puts its own in this place.
@@ -66,31 +66,17 @@ def enter(block: _Block) -> Permit:
     return permit
 
 
-def begin(waiter: Acquire) -> Permit:
-    """Sleep as `park` does, and begin the block of a decorated call."""
-    permit = park(waiter)
-    permit.resume()
-    return permit
-
-
-async def foreign(waiter: Waiter) -> Permit:
+async def foreign(wait: Acquire) -> Permit:
     """Wait in whatever async library runs here; asyncio needs no such help."""
     try:
         trio = sys.modules.get("trio")
         if trio is not None and _in_trio(trio):
-            return await _park_in_trio(trio, waiter)
+            return await _park_in_trio(trio, wait)
     except BaseException:
-        waiter.close()
+        wait.close()
         raise
-    waiter.close()
+    wait.close()
     raise RuntimeError("a limiter was awaited where neither an asyncio event loop nor trio runs")
-
-
-async def foreign_block(waiter: Waiter, block: Any) -> Permit:
-    """Wait as `foreign` does, and begin a block with the permit."""
-    permit = await foreign(waiter)
-    block.enter_with(permit)
-    return permit
 
 
 def _in_trio(trio: Any) -> bool:
@@ -123,13 +109,13 @@ class _TrioLock:
         self._event = self._trio.Event()
 
 
-async def _park_in_trio(trio: Any, waiter: Waiter) -> Permit:
+async def _park_in_trio(trio: Any, wait: Acquire) -> Permit:
     if _core.clock_frozen():
         raise RuntimeError("virtual_time() drives the event loops of asyncio itself, not trio")
     lock = _TrioLock(trio)
-    while (seconds := waiter.park(lock)) is not None:
+    while (seconds := wait.park(lock)) is not None:
         await lock.sleep(seconds)
-    return waiter.result()
+    return wait.result()
 
 
 async def given(permit: Permit) -> Permit:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from penstock import _parking
+from penstock import _parking, streams
 from penstock._core import Permit
 from penstock.usage import Usage, usage_of
 from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
-    from penstock._core import Attempts, Scope
+    from penstock._core import Attempts
     from penstock.limiter import Limiter
     from penstock.retry import Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Gives the permit of a call with these arguments, or what to wait on: a task awaits it, a thread sleeps on it.
-Begin = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Terms:
@@ -40,16 +39,16 @@ class Terms:
         self._scope = limiter.permit(**self._fixed)  # what cannot be is refused when the decorator is written
 
     @property
-    def fixed(self) -> Scope | None:
-        """The permit to ask for, if it is the same for every call."""
-        return None if self._of_call else self._scope
+    def ask(self) -> Callable[[], Any] | None:
+        """Asks for the permit of a call, if it is the same for every call."""
+        return None if self._of_call else self._scope.ask
 
-    def scope(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope:
-        """The permit to ask for, for a call with these arguments."""
+    def ask_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The permit of a call with these arguments, or what to wait on: a task awaits it, a thread sleeps on it."""
         if not self._of_call:
-            return self._scope
+            return self._scope.ask()
         called = {name: value(*args, **kwargs) for name, value in self._of_call.items()}
-        return self.limiter.permit(**self._fixed, **called)
+        return self.limiter.permit(**self._fixed, **called).ask()
 
     def used(self, result: object) -> Usage | None:
         """What a call used, as its result says; None when nobody counts it, or when it does not say."""
@@ -66,7 +65,7 @@ class Terms:
 
     def settle(self, permit: Permit, result: object) -> None:
         """Settle a permit by what its result says that the call used."""
-        _settle(permit, self.used(result))
+        streams.settle(permit, self.used(result))
 
 
 def _given_usage(used: object) -> Usage | None:
@@ -96,124 +95,169 @@ def decorate(terms: Terms, function: F) -> F:
     target = code_of(function)
     wrapped: Any
     if inspect.isasyncgenfunction(target):
-        wrapped = _async_generator(
-            terms, lambda args, kwargs: terms.scope(args, kwargs).abegin(), function, terms.retry
-        )
+        wrapped = streams.async_generator(terms.ask_for, function, terms.used_so_far, terms.retry, terms.limiter)
     elif inspect.isgeneratorfunction(target):
-        wrapped = _generator(terms, lambda args, kwargs: terms.scope(args, kwargs).begin(), function, terms.retry)
+        wrapped = streams.generator(terms.ask_for, function, terms.used_so_far, terms.retry, terms.limiter)
     elif inspect.iscoroutinefunction(target):
-        wrapped = _coroutine(terms, function)
+        retry = terms.retry
+        wrapped = _coroutine(terms, function) if retry is None else _persistent_coroutine(terms, function, retry)
     else:
-        wrapped = _function(terms, function)
+        retry = terms.retry
+        wrapped = _function(terms, function) if retry is None else _persistent_function(terms, function, retry)
     return cast("F", functools.wraps(function)(wrapped))
 
 
+# What follows is run by every decorated call, so it is written out where a helper would cost a call. A permit becomes
+# the enclosing one inside `try`: whatever comes between, Ctrl-C too, finds a permit that is released or can be dropped.
+# One that is left behind in the context variable encloses nothing once it is released.
+
+
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
-    limiter, scope, retry = terms.limiter, terms.fixed, terms.retry
-    abegin = None if scope is None else scope.abegin
+    limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
+    enter, leave = limiter.enclosing.set, limiter.enclosing.reset
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
-        if permit.__class__ is not Permit:
+        permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+        if type(permit) is not Permit:
             permit = await permit
+            permit.open()
+        token = None
         try:
-            result = await function(*args, **kwargs)
-            if result.__class__ in _UNFINISHED:
-                held, permit = permit, None
-                return _unfinished(terms, held, result)
-            if (result is not None and limiter.counts) or terms.usage is not None:
-                terms.settle(permit, result)
+            token = enter(permit)
+            result = await (function(*args, **kwargs) if kwargs else function(*args))
+            if result is not None or always:
+                if type(result) in _UNFINISHED:
+                    held, permit = permit, None
+                    return _unfinished(terms, held, result)
+                if always or limiter.counts:
+                    terms.settle(permit, result)
             return result
         finally:
             if permit is not None:
                 permit.release()
+            if token is not None:
+                try:  # noqa: SIM105  a context manager would cost every call
+                    leave(token)
+                except ValueError:  # closed in another context, where nothing was entered
+                    pass
 
-    async def persistent(*args: Any, **kwargs: Any) -> Any:
-        assert retry is not None  # noqa: S101
+    return wrapper
+
+
+def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Retry) -> Callable[..., Any]:
+    limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
+    enter, leave = limiter.enclosing.set, limiter.enclosing.reset
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
         try:
             while True:
-                permit: Any = abegin() if abegin is not None else terms.scope(args, kwargs).abegin()
-                if permit.__class__ is not Permit:
+                permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+                if type(permit) is not Permit:
                     permit = await permit
+                    permit.open()
+                token = None
                 try:
+                    token = enter(permit)
                     call = call or retry.start(limiter)
                     try:
-                        result = await function(*args, **kwargs)
+                        result = await (function(*args, **kwargs) if kwargs else function(*args))
                     except Exception as error:
                         delay = retry.after(call, error, limiter, permit)
                         if delay is None:
                             raise
                     else:
-                        if result.__class__ in _UNFINISHED:
-                            held, permit = permit, None
-                            return _unfinished(terms, held, result)
-                        if (result is not None and limiter.counts) or terms.usage is not None:
-                            terms.settle(permit, result)
+                        if result is not None or always:
+                            if type(result) in _UNFINISHED:
+                                held, permit = permit, None
+                                return _unfinished(terms, held, result)
+                            if always or limiter.counts:
+                                terms.settle(permit, result)
                         return result
                 finally:
                     if permit is not None:
                         permit.release()
+                    if token is not None:
+                        with contextlib.suppress(ValueError):  # as above
+                            leave(token)
                 await _parking.apause(delay)
         finally:
             if call is not None:
                 call.end()
 
-    return wrapper if retry is None else persistent
+    return wrapper
 
 
 def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
-    limiter, scope, retry = terms.limiter, terms.fixed, terms.retry
-    begin = None if scope is None else scope.begin
+    limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
+    enter, leave = limiter.enclosing.set, limiter.enclosing.reset
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
-        if permit.__class__ is not Permit:
-            permit = _parking.begin(permit)
+        permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+        if type(permit) is not Permit:
+            permit = _parking.park(permit)
+            permit.open()
+        token = None
         try:
-            result = function(*args, **kwargs)
-            if result.__class__ in _UNFINISHED:
-                held, permit = permit, None
-                return _unfinished(terms, held, result)
-            if (result is not None and limiter.counts) or terms.usage is not None:
-                terms.settle(permit, result)
+            token = enter(permit)
+            result = function(*args, **kwargs) if kwargs else function(*args)
+            if result is not None or always:
+                if type(result) in _UNFINISHED:
+                    held, permit = permit, None
+                    return _unfinished(terms, held, result)
+                if always or limiter.counts:
+                    terms.settle(permit, result)
             return result
         finally:
             if permit is not None:
                 permit.release()
+            if token is not None:
+                leave(token)
 
-    def persistent(*args: Any, **kwargs: Any) -> Any:
-        assert retry is not None  # noqa: S101
+    return wrapper
+
+
+def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retry) -> Callable[..., Any]:
+    limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
+    enter, leave = limiter.enclosing.set, limiter.enclosing.reset
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
         try:
             while True:
-                permit: Any = begin() if begin is not None else terms.scope(args, kwargs).begin()
-                if permit.__class__ is not Permit:
-                    permit = _parking.begin(permit)
+                permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+                if type(permit) is not Permit:
+                    permit = _parking.park(permit)
+                    permit.open()
+                token = None
                 try:
+                    token = enter(permit)
                     call = call or retry.start(limiter)
                     try:
-                        result = function(*args, **kwargs)
+                        result = function(*args, **kwargs) if kwargs else function(*args)
                     except Exception as error:
                         delay = retry.after(call, error, limiter, permit)
                         if delay is None:
                             raise
                     else:
-                        if result.__class__ in _UNFINISHED:
-                            held, permit, again, call = permit, None, Again(call, function, args, kwargs), None
-                            return _unfinished(terms, held, result, again)
-                        if (result is not None and limiter.counts) or terms.usage is not None:
-                            terms.settle(permit, result)
+                        if result is not None or always:
+                            if type(result) in _UNFINISHED:
+                                held, permit, again, call = permit, None, Again(call, function, args, kwargs), None
+                                return _unfinished(terms, held, result, again)
+                            if always or limiter.counts:
+                                terms.settle(permit, result)
                         return result
                 finally:
                     if permit is not None:
                         permit.release()
+                    if token is not None:
+                        leave(token)
                 _parking.pause(delay)
         finally:
             if call is not None:
                 call.end()
 
-    return wrapper if retry is None else persistent
+    return wrapper
 
 
 #: What a call may give that is not over when the call is.
@@ -226,21 +270,15 @@ def _unfinished(terms: Terms, permit: Permit, result: Any, again: Again | None =
     A coroutine is what a plain function around a coroutine function gives, as OpenAI's methods are; ``again``
     is how its call is tried again.
     """
-    permit.suspend()
-
-    def resume(*_: Any) -> Permit:
-        permit.resume()
-        return permit
-
     if result.__class__ is CoroutineType:
-        return _finish(terms, resume, result) if again is None else _persist(terms, resume, result, again)
-    wrap: Any = _generator if result.__class__ is GeneratorType else _async_generator
-    return wrap(terms, resume, lambda *_: result)()
+        return _finish(terms, permit, result) if again is None else _persist(terms, permit, result, again)
+    wrap: Any = streams.generator if result.__class__ is GeneratorType else streams.async_generator
+    return wrap(lambda *_: permit, lambda *_: result, terms.used_so_far)()
 
 
-async def _finish(terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any]) -> Any:
-    permit = resume()
+async def _finish(terms: Terms, permit: Permit, coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
+        permit.resume()
         result = await coroutine
         terms.settle(permit, result)
         return result
@@ -257,15 +295,13 @@ class Again(NamedTuple):
     kwargs: dict[str, Any]
 
 
-async def _persist(
-    terms: Terms, resume: Callable[[], Permit], coroutine: Coroutine[Any, Any, Any], again: Again
-) -> Any:
+async def _persist(terms: Terms, permit: Any, coroutine: Coroutine[Any, Any, Any], again: Again) -> Any:
     assert terms.retry is not None  # noqa: S101
     attempt: Coroutine[Any, Any, Any] | None = coroutine
     try:
-        permit = resume()
         while True:
             try:
+                permit.resume()
                 try:
                     result = await (again.function(*again.args, **again.kwargs) if attempt is None else attempt)
                 except Exception as error:
@@ -279,127 +315,8 @@ async def _persist(
                 permit.release()
             attempt = None
             await _parking.apause(delay)
-            entry: Any = terms.scope(again.args, again.kwargs).abegin()
-            permit = entry if entry.__class__ is Permit else await entry
+            permit = terms.ask_for(again.args, again.kwargs)
+            if type(permit) is not Permit:
+                permit = await permit
     finally:
         again.call.end()
-
-
-# Streams. A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the
-# generator itself runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that
-# fails is begun anew only while nobody has seen any of it.
-
-
-def _generator(  # noqa: PLR0915  one loop, which reads best in one piece
-    terms: Terms, begin: Begin, make: Callable[..., Generator[Any, Any, Any]], retry: Retry | None = None
-) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912, PLR0915
-        call: Attempts | None = None
-        try:
-            while True:
-                permit = begin(args, kwargs)
-                if permit.__class__ is not Permit:
-                    permit = _parking.begin(permit)
-                used: Usage | None = None
-                streamed = False
-                try:
-                    call = call or (retry.start(terms.limiter) if retry is not None else None)
-                    inner = make(*args, **kwargs)
-                    step, sent = inner.send, None
-                    try:
-                        while True:
-                            try:
-                                item = step(sent)
-                            except StopIteration as stop:
-                                return stop.value
-                            except Exception as error:
-                                if retry is None or call is None:
-                                    raise
-                                delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                                if delay is None:
-                                    raise
-                                break
-                            streamed = True
-                            used = terms.used_so_far(item, used)
-                            permit.suspend()
-                            try:
-                                sent, step = (yield item), inner.send
-                            except GeneratorExit:
-                                raise
-                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                                sent, step = error, inner.throw
-                            finally:
-                                permit.resume()
-                    finally:
-                        inner.close()
-                finally:
-                    try:
-                        _settle(permit, used)
-                    finally:
-                        permit.release()
-                _parking.pause(delay)
-        finally:
-            if call is not None:
-                call.end()
-
-    return wrapper
-
-
-def _async_generator(  # noqa: PLR0915  one loop, which reads best in one piece
-    terms: Terms, begin: Begin, make: Callable[..., AsyncGenerator[Any, Any]], retry: Retry | None = None
-) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: PLR0912, PLR0915
-        call: Attempts | None = None
-        try:
-            while True:
-                permit = begin(args, kwargs)
-                if permit.__class__ is not Permit:
-                    permit = await permit
-                used: Usage | None = None
-                streamed = False
-                try:
-                    call = call or (retry.start(terms.limiter) if retry is not None else None)
-                    inner = make(*args, **kwargs)
-                    step, sent = inner.asend, None
-                    try:
-                        while True:
-                            try:
-                                item = await step(sent)
-                            except StopAsyncIteration:
-                                return
-                            except Exception as error:
-                                if retry is None or call is None:
-                                    raise
-                                delay = retry.after(call, error, terms.limiter, permit, streamed=streamed)
-                                if delay is None:
-                                    raise
-                                break
-                            streamed = True
-                            used = terms.used_so_far(item, used)
-                            permit.suspend()
-                            try:
-                                sent, step = (yield item), inner.asend
-                            except GeneratorExit:
-                                raise
-                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                                sent, step = error, inner.athrow
-                            finally:
-                                permit.resume()
-                    finally:
-                        await inner.aclose()
-                finally:
-                    try:
-                        _settle(permit, used)
-                    finally:
-                        permit.release()
-                await _parking.apause(delay)
-        finally:
-            if call is not None:
-                call.end()
-
-    return wrapper
-
-
-def _settle(permit: Permit, used: Usage | None) -> None:
-    if used is not None:
-        permit.settle(used.tokens, used.input_tokens, used.output_tokens)

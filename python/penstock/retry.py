@@ -12,14 +12,14 @@ from datetime import timedelta
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from penstock import _parking
+from penstock import _parking, streams
 from penstock._core import Attempts, RetryBudget, RetryPolicy
 from penstock.errors import PenstockError
 from penstock.failures import annotate, chain, get, verdict_of
 from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -243,9 +243,9 @@ class Retry:
         code = code_of(function)
         wrapped: Any
         if inspect.isasyncgenfunction(code):
-            wrapped = self._async_generator(function)
+            wrapped = streams.async_generator(None, function, retry=self)
         elif inspect.isgeneratorfunction(code):
-            wrapped = self._generator(function)
+            wrapped = streams.generator(None, function, retry=self)
         elif inspect.iscoroutinefunction(code):
             wrapped = self._coroutine(function)
         else:
@@ -313,76 +313,6 @@ class Retry:
                 await _parking.apause(delay)
         finally:
             call.end()
-
-    # A stream that fails is begun anew only while nobody has seen any of it. What is sent and thrown in reaches it.
-
-    def _generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            call = self.start()
-            try:
-                while True:
-                    streamed = False
-                    stream = function(*args, **kwargs)
-                    step, sent = stream.send, None
-                    try:
-                        while True:
-                            try:
-                                item = step(sent)
-                            except StopIteration as stop:
-                                return stop.value
-                            except Exception as error:
-                                delay = self.after(call, error, streamed=streamed)
-                                if delay is None:
-                                    raise
-                                break
-                            streamed = True
-                            try:
-                                sent, step = (yield item), stream.send
-                            except GeneratorExit:
-                                raise
-                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the stream
-                                sent, step = error, stream.throw
-                    finally:
-                        stream.close()
-                    _parking.pause(delay)
-            finally:
-                call.end()
-
-        return wrapper
-
-    def _async_generator(self, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            call = self.start()
-            try:
-                while True:
-                    streamed = False
-                    stream = function(*args, **kwargs)
-                    step, sent = stream.asend, None
-                    try:
-                        while True:
-                            try:
-                                item = await step(sent)
-                            except StopAsyncIteration:
-                                return
-                            except Exception as error:
-                                delay = self.after(call, error, streamed=streamed)
-                                if delay is None:
-                                    raise
-                                break
-                            streamed = True
-                            try:
-                                sent, step = (yield item), stream.asend
-                            except GeneratorExit:
-                                raise
-                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the stream
-                                sent, step = error, stream.athrow
-                    finally:
-                        await stream.aclose()
-                    await _parking.apause(delay)
-            finally:
-                call.end()
-
-        return wrapper
 
     # As a loop.
 

@@ -1,7 +1,7 @@
 //! Drives one limiter's gate: takes what it sets free and wakes it, sets timers, sweeps what is dead.
 //!
-//! Locks: the gate's, the loops' and each waiter's. None is held while another is taken or while Python runs, since any
-//! call of Python may run anything, a permit's release included.
+//! Locks: the gate's, the loops' and each waiter's. None is held while Python runs, since any call of Python may run
+//! anything, a permit's release included; nor while another is taken, but for a waiter's under the gate's.
 
 use std::sync::{Arc, Weak};
 
@@ -54,6 +54,17 @@ impl Driver {
     /// Asks the gate. Who must wait gets a waiter, which is not parked yet.
     #[inline]
     pub fn admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Entry> {
+        self.admit_as(py, request, Permit::new)
+    }
+
+    /// As [`Driver::admit`], for one whose permit, if it is there at once, is made by `make`.
+    #[inline]
+    pub fn admit_as(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        request: &Request,
+        make: impl FnOnce(Python<'_>, &Arc<Self>, Grant, Option<Nested>, Option<Box<Charge>>) -> PyResult<Py<Permit>>,
+    ) -> PyResult<Entry> {
         let mut nested = self.nesting.enclosing(py).map(Nested::cover);
         let covered = nested.as_ref().map(Nested::covered).unwrap_or_default();
         let cost = request.cost.minus(covered);
@@ -62,7 +73,7 @@ impl Driver {
         let mut charge = Charge::new(py, &request.cost, &cost, outside, &mut asked.timeout)?;
         let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
         match at_once {
-            Some(Admission::Granted(grant)) => Ok(Entry::Now(Permit::new(py, self, grant, nested, charge)?)),
+            Some(Admission::Granted(grant)) => Ok(Entry::Now(make(py, self, grant, nested, charge)?)),
             Some(Admission::Refused(refusal)) => {
                 drop(nested);
                 Err(refused_within(py, &self.name, &refusal, charge.as_deref()))
@@ -124,12 +135,16 @@ impl Driver {
     pub fn try_admit(self: &Arc<Self>, py: Python<'_>, request: &Request) -> PyResult<Option<Py<Permit>>> {
         let nested = self.nesting.enclosing(py).map(Nested::cover);
         let cost = nested.as_ref().map_or(request.cost, |nested| request.cost.minus(nested.covered()));
-        let mut settled = Vec::new();
         let mut asked = request.gate(cost, nested.is_some());
         let outside = nested.as_ref().map(Nested::outside);
         let charge = Charge::new(py, &request.cost, &cost, outside, &mut asked.timeout)?;
-        let admission = self.gate.lock().admit(clock::now(), &asked, &mut settled);
-        self.settle(py, settled);
+        let at_once = self.gate.lock().admit_at_once(clock::now(), &asked);
+        let admission = at_once.unwrap_or_else(|| {
+            let mut settled = Vec::new();
+            let admission = self.gate.lock().admit(clock::now(), &asked, &mut settled);
+            self.settle(py, settled);
+            admission
+        });
         match admission {
             Admission::Granted(grant) => Permit::new(py, self, grant, nested, charge).map(Some),
             Admission::Refused(refusal @ Refusal::Oversize(_)) => {
@@ -211,14 +226,21 @@ impl Driver {
     /// Gives the slot of a grant back, and wakes whom that sets free.
     #[inline]
     pub fn release(self: &Arc<Self>, py: Python<'_>, grant: &Grant) {
-        {
-            let mut gate = self.gate.lock();
-            if gate.waiting() == 0 {
-                return gate.release_unwatched(grant);
-            }
-            gate.release(clock::now(), grant);
+        if !self.release_unwatched(grant) {
+            self.gate.lock().release(clock::now(), grant);
+            self.pump(py);
         }
-        self.pump(py);
+    }
+
+    /// Gives the slot of a grant back if nobody waits. Tells whether it did.
+    #[inline]
+    pub fn release_unwatched(&self, grant: &Grant) -> bool {
+        let mut gate = self.gate.lock();
+        let unwatched = gate.waiting() == 0;
+        if unwatched {
+            gate.release_unwatched(grant);
+        }
+        unwatched
     }
 
     /// The event loop that runs here and in which calls of this limiter wait.

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 pub fn at_end(end: impl FnOnce(Python<'_>)) {
     // Nobody is left to give anything to where there is no interpreter any more.
     let _ = Python::try_attach(|py| {
-        let on_its_way = PyErr::take(py);
+        let on_its_way = if PyErr::occurred(py) { PyErr::take(py) } else { None };
         end(py);
         if let Some(error) = on_its_way {
             error.restore(py);

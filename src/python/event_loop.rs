@@ -5,7 +5,7 @@
 //! woken once, however many that are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use super::driver::Driver;
 use super::waiter::Waiter;
 
 /// Names a loop among those of one limiter, and never another.
-pub type LoopId = u64;
+pub type LoopId = u32;
 
 /// The event loop that runs on this thread, if one does. Where asyncio is not imported, none does; to import it here
 /// would take long, and end badly in a daemon thread while the interpreter exits.
@@ -92,7 +92,7 @@ pub struct Fresh(EventLoop);
 
 impl Fresh {
     pub fn new(driver: &Arc<Driver>, event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let tick = |alarm| Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id, alarm });
         let (tick, alarm) = (tick(false)?, tick(true)?);

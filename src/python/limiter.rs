@@ -381,6 +381,12 @@ impl Limiter {
         Ok(())
     }
 
+    /// For decorators: the context variable that holds the permit which code runs inside.
+    #[getter]
+    fn enclosing(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.driver.nesting.object(py)
+    }
+
     /// Whether anything counts the tokens of calls, a budget included: if not, nobody need look for usage.
     #[getter]
     fn counts(&self) -> bool {

@@ -13,6 +13,7 @@ use super::cached::{Cached, intern};
 use super::permit::Permit;
 
 struct Variable {
+    object: Py<PyAny>,
     get: Py<PyAny>,
     set: Py<PyAny>,
     reset: Py<PyAny>,
@@ -21,21 +22,15 @@ struct Variable {
 /// The permits of one limiter that code runs inside.
 pub struct Nesting {
     variable: Cached<Variable>,
-    /// How many permits are the enclosing one of some code. While there are none, nothing can be nested.
-    scopes: AtomicUsize,
-    /// How often this process is a fork of a fork: blocks that began before do not count.
-    forks: AtomicU32,
-}
-
-/// What ends a block.
-pub struct Token {
-    object: Py<PyAny>,
-    forks: u32,
+    /// How many permits are held that may enclose code. While there are none, nothing can be nested.
+    open: AtomicUsize,
+    /// How often this process is a fork of a fork, and one more: permits that were opened before do not count.
+    generation: AtomicU32,
 }
 
 impl Default for Nesting {
     fn default() -> Self {
-        Self { variable: Cached::new(), scopes: AtomicUsize::new(0), forks: AtomicU32::new(0) }
+        Self { variable: Cached::new(), open: AtomicUsize::new(0), generation: AtomicU32::new(1) }
     }
 }
 
@@ -46,14 +41,15 @@ impl Nesting {
             let default = [("default", py.None())].into_py_dict(py)?;
             let variable = class.call(("penstock_permit",), Some(&default))?;
             let method = |name| variable.getattr(name).map(Bound::unbind);
-            Ok(Variable { get: method("get")?, set: method("set")?, reset: method("reset")? })
+            let (get, set, reset) = (method("get")?, method("set")?, method("reset")?);
+            Ok(Variable { object: variable.unbind(), get, set, reset })
         })
     }
 
     /// The permit which this code runs inside, if any.
     #[inline]
     pub fn enclosing(&self, py: Python<'_>) -> Option<Py<Permit>> {
-        if self.scopes.load(Ordering::Relaxed) == 0 {
+        if self.open.load(Ordering::Relaxed) == 0 {
             return None;
         }
         self.innermost(py)
@@ -72,27 +68,41 @@ impl Nesting {
         None
     }
 
+    /// The context variable, for those who set and reset it themselves: decorated calls, in Python.
+    pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.variable(py)?.object.clone_ref(py))
+    }
+
+    /// One permit more may enclose code. Gives what [`Nesting::close`] takes.
+    #[inline]
+    pub fn open(&self) -> u32 {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// One less.
+    #[inline]
+    pub fn close(&self, generation: u32) {
+        if generation == self.generation.load(Ordering::Relaxed) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// This code runs inside `permit` from here on. Gives what [`Nesting::leave`] takes.
-    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<Token> {
-        let py = permit.py();
-        let object = self.variable(py)?.set.bind(py).call1((permit,))?.unbind();
-        self.scopes.fetch_add(1, Ordering::Relaxed);
-        Ok(Token { object, forks: self.forks.load(Ordering::Relaxed) })
+    pub fn enter(&self, permit: &Bound<'_, Permit>) -> PyResult<Py<PyAny>> {
+        self.variable(permit.py())?.set.bind(permit.py()).call1((permit,)).map(Bound::unbind)
     }
 
     /// This code no longer runs inside the permit that the token is of. A token of another context is left alone.
-    pub fn leave(&self, py: Python<'_>, token: Token) {
-        if token.forks == self.forks.load(Ordering::Relaxed) {
-            self.scopes.fetch_sub(1, Ordering::Relaxed);
-        }
+    pub fn leave(&self, py: Python<'_>, token: Py<PyAny>) {
         if let Ok(variable) = self.variable(py) {
-            let _ = variable.reset.bind(py).call1((token.object,));
+            let _ = variable.reset.bind(py).call1((token,));
         }
     }
 
     /// The code that ran inside permits of this limiter is another process's.
     pub fn disown(&self) {
-        self.scopes.store(0, Ordering::Relaxed);
-        self.forks.fetch_add(1, Ordering::Relaxed);
+        self.open.store(0, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -13,7 +13,6 @@ use super::budget::{Budget, Charge};
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
 use super::ending::at_end;
-use super::nesting::Token;
 
 /// What a call uses in each dimension: an estimate before, the actual amounts after it is settled.
 #[pyclass(frozen, eq, hash, get_all, module = "penstock")]
@@ -126,8 +125,10 @@ struct Held {
     cover: bool,
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
+    /// What [`Nesting::open`] gave, while it may enclose code; else 0.
+    open: u32,
     /// What ends the block that it is the permit of.
-    token: Option<Token>,
+    token: Option<Py<PyAny>>,
     /// What it has taken from the budgets that its code runs inside.
     charge: Option<Box<Charge>>,
 }
@@ -150,13 +151,37 @@ impl Permit {
         driver: &Arc<Driver>,
         grant: Grant,
         nested: Option<Nested>,
+        charge: Option<Box<Charge>>,
+    ) -> PyResult<Py<Self>> {
+        Self::make(py, driver, grant, nested, charge, 0)
+    }
+
+    /// The permit of a grant that is given to code to run inside it: see [`Permit::open`].
+    #[inline]
+    pub fn opened(
+        py: Python<'_>,
+        driver: &Arc<Driver>,
+        grant: Grant,
+        nested: Option<Nested>,
+        charge: Option<Box<Charge>>,
+    ) -> PyResult<Py<Self>> {
+        Self::make(py, driver, grant, nested, charge, driver.nesting.open())
+    }
+
+    #[inline]
+    fn make(
+        py: Python<'_>,
+        driver: &Arc<Driver>,
+        grant: Grant,
+        nested: Option<Nested>,
         mut charge: Option<Box<Charge>>,
+        open: u32,
     ) -> PyResult<Py<Self>> {
         let outside = nested.map(|nested| Box::new(nested.spend()));
         if let Some(charge) = &mut charge {
             charge.spend();
         }
-        let held = Held { grant, released: false, cover: true, inside: false, token: None, charge };
+        let held = Held { grant, released: false, cover: true, inside: false, open, token: None, charge };
         Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), outside })
     }
 
@@ -193,8 +218,8 @@ impl Permit {
     }
 
     /// A block begins: what it runs from here on runs inside this permit.
-    #[inline]
     pub fn begin(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().open();
         let token = slf.get().driver.nesting.enter(slf)?;
         slf.get().held.lock().token = Some(token);
         Ok(())
@@ -208,6 +233,7 @@ impl Permit {
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
+            self.close(&mut held);
             let grant = held.grant;
             held.grant = grant.released();
             (grant, held.token.take())
@@ -216,6 +242,15 @@ impl Permit {
             self.driver.nesting.leave(py, token);
         }
         self.driver.release(py, &grant);
+    }
+
+    /// It no longer encloses anything.
+    #[inline]
+    fn close(&self, held: &mut Held) {
+        let generation = std::mem::take(&mut held.open);
+        if generation != 0 {
+            self.driver.nesting.close(generation);
+        }
     }
 
     /// Replaces what is charged in all. The permit outside is charged for as much of it as it covers. Whom that sets free
@@ -298,6 +333,7 @@ impl Permit {
             if std::mem::replace(&mut held.released, true) {
                 return;
             }
+            self.close(&mut held);
             (held.grant, held.token.take(), held.charge.take())
         };
         if let Some(token) = token {
@@ -311,6 +347,15 @@ impl Permit {
         }
         if self.driver.abandon(Ok(grant)) {
             self.driver.pump(py);
+        }
+    }
+
+    /// For decorators: says that code will run inside it. Who does so sets the limiter's context variable then.
+    #[inline]
+    pub fn open(&self) {
+        let mut held = self.held.lock();
+        if held.open == 0 && !held.released {
+            held.open = self.driver.nesting.open();
         }
     }
 
@@ -362,8 +407,18 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.held.get_mut().released {
-            at_end(|py| self.give_back(py));
+        let Self { driver, held, .. } = self;
+        let held = held.get_mut();
+        if held.released {
+            return;
         }
+        // While nobody waits there is nobody to wake, and nothing that needs Python.
+        if held.token.is_none() && driver.release_unwatched(&held.grant) {
+            if held.open != 0 {
+                driver.nesting.close(held.open);
+            }
+            return;
+        }
+        at_end(|py| self.give_back(py));
     }
 }

@@ -7,12 +7,11 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::cached::{Cached, intern};
+use super::cached::Cached;
 use super::driver::{Driver, Entry};
-use super::ending::at_end;
 use super::permit::Permit;
 use super::request::Request;
-use super::waiter::{Acquire, Step, Waiter, given, thrown};
+use super::waiter::{Acquire, given};
 
 /// Permits that blocks of one context manager hold: usually one, several if it is used by several tasks at once.
 #[derive(Default)]
@@ -98,8 +97,9 @@ pub fn aenter(py: Python<'_>, driver: &Arc<Driver>, request: &Request, blocks: &
             given(py, permit)
         }
         Entry::Later(waiter) => {
-            let blocks = Some(Arc::clone(blocks));
-            Ok(Py::new(py, Entering { waiter, blocks })?.into_any())
+            let entering = PyClassInitializer::from(Acquire::new(waiter));
+            let entering = entering.add_subclass(Entering { blocks: Arc::clone(blocks) });
+            Ok(Py::new(py, entering)?.into_any())
         }
     }
 }
@@ -138,25 +138,11 @@ impl Scope {
         Ready::shared(py)
     }
 
-    /// For decorators: a permit that is begun, or what `penstock._parking.begin` sleeps on.
-    fn begin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.driver.admit(py, &self.request)? {
-            Entry::Now(permit) => {
-                Permit::begin(permit.bind(py))?;
-                Ok(permit.into_any())
-            }
+    /// For decorators: a permit that is open, or what a task awaits and a thread sleeps on to get one.
+    fn ask(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.driver.admit_as(py, &self.request, Permit::opened)? {
+            Entry::Now(permit) => Ok(permit.into_any()),
             Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
-        }
-    }
-
-    /// For decorators: a permit that is begun, or something that gives one when it is awaited.
-    fn abegin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.driver.admit(py, &self.request)? {
-            Entry::Now(permit) => {
-                Permit::begin(permit.bind(py))?;
-                Ok(permit.into_any())
-            }
-            Entry::Later(waiter) => Ok(Py::new(py, Entering { waiter, blocks: None })?.into_any()),
         }
     }
 
@@ -190,70 +176,16 @@ impl Ready {
 }
 
 /// A block of a task that waits for its permit.
-#[pyclass(frozen, module = "penstock._core")]
-struct Entering {
-    waiter: Py<Waiter>,
-    /// The context manager whose block it is; a decorator's ends with the permit itself.
-    blocks: Option<Arc<Blocks>>,
+#[pyclass(frozen, extends = Acquire, module = "penstock._core")]
+pub struct Entering {
+    /// The context manager whose block it is.
+    blocks: Arc<Blocks>,
 }
 
 impl Entering {
-    fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let step = Waiter::step(self.waiter.bind(py))?;
-        if let Step::Done(permit) = &step {
-            self.begin(permit.bind(py))?;
-        }
-        step.into_next()
-    }
-
-    fn begin(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
-        self.blocks.as_ref().map_or_else(|| Permit::begin(permit), |blocks| blocks.enter(permit))
-    }
-}
-
-#[pymethods]
-impl Entering {
-    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        if super::event_loop::running(py).is_some() {
-            return Ok(slf.clone().into_any());
-        }
-        let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign_block"))?;
-        foreign.call1((slf.get().waiter.clone_ref(py), slf.clone()))?.call_method0(intern!(py, "__await__"))
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.step(py)
-    }
-
-    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.step(value.py())
-    }
-
-    #[pyo3(signature = (kind, value=None, traceback=None))]
-    fn throw(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        self.waiter.get().cancel(kind.py());
-        Err(thrown(kind, value, traceback))
-    }
-
-    fn close(&self, py: Python<'_>) {
-        self.waiter.get().cancel(py);
-    }
-
-    /// Begins the block with the permit that another async library waited for.
-    fn enter_with(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
-        self.begin(permit)
-    }
-}
-
-impl Drop for Entering {
-    fn drop(&mut self) {
-        at_end(|py| self.waiter.get().cancel(py));
+    /// Begins the block.
+    pub fn begin(&self, permit: &Bound<'_, Permit>) -> PyResult<()> {
+        self.blocks.enter(permit)
     }
 }
 

@@ -22,11 +22,12 @@ use super::driver::Driver;
 use super::ending::at_end;
 use super::event_loop::{self, LoopId};
 use super::permit::{Nested, Permit};
+use super::scope::Entering;
 
 /// Where a waiter stands.
 enum State {
-    /// In the queue; nobody sleeps on it yet.
-    Queued,
+    /// In the queue; nobody sleeps on it yet. When its time to wait is over; never, if this is the end of time.
+    Queued(Nanos),
     /// A task sleeps on this future.
     Loop(LoopId, Py<PyAny>),
     /// A thread sleeps on a lock.
@@ -41,6 +42,8 @@ struct Sleep {
     lock: Py<PyAny>,
     /// When the thread wakes by itself; never, if this is the end of time.
     until: Nanos,
+    /// When its time to wait is over; likewise.
+    deadline: Nanos,
 }
 
 /// What a call waits inside of: a permit, budgets. Dropped, it gives back what it had of these.
@@ -49,16 +52,23 @@ struct Inside {
     charge: Option<Box<Charge>>,
 }
 
-/// A place in the queue: of a task or of a thread, which hold it in an `Acquire`, or of a task of trio.
+struct Standing {
+    state: State,
+    inside: Option<Box<Inside>>,
+}
+
+/// A place in the queue, of a task or of a thread, which hold it in an `Acquire`.
+///
+/// There may be a million of them: it takes 64 bytes, as an object of Python.
 #[pyclass(frozen, module = "penstock._core")]
 pub struct Waiter {
     driver: Arc<Driver>,
     ticket: AtomicU64,
-    /// When its time to wait is over; never, if this is the end of time.
-    deadline: AtomicU64,
-    inside: Mutex<Option<Box<Inside>>>,
-    state: Mutex<State>,
+    standing: Mutex<Standing>,
 }
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Waiter>() == 48);
 
 /// What to do for a waiter whose outcome has come.
 pub enum Delivery {
@@ -85,22 +95,20 @@ impl Waiter {
         Self {
             driver: Arc::clone(driver),
             ticket: AtomicU64::new(u64::MAX),
-            deadline: AtomicU64::new(Nanos::MAX),
-            inside: Mutex::new(None),
-            state: Mutex::new(State::Queued),
+            standing: Mutex::new(Standing { state: State::Queued(Nanos::MAX), inside: None }),
         }
     }
 
     /// Its name in the queue, and when its time to wait is over.
     pub fn queue(&self, ticket: Ticket, deadline: Nanos) {
         self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
-        self.deadline.store(deadline, Ordering::Relaxed);
+        self.standing.lock().state = State::Queued(deadline);
     }
 
     /// The permit it waits inside of, and what it has taken from budgets.
     pub fn nest(&self, nested: Option<Nested>, charge: Option<Box<Charge>>) {
         if nested.is_some() || charge.is_some() {
-            *self.inside.lock() = Some(Box::new(Inside { nested, charge }));
+            self.standing.lock().inside = Some(Box::new(Inside { nested, charge }));
         }
     }
 
@@ -110,11 +118,11 @@ impl Waiter {
 
     /// Takes the outcome.
     pub fn deliver(&self, outcome: Outcome) -> Delivery {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Done) {
+        let mut standing = self.standing.lock();
+        match std::mem::replace(&mut standing.state, State::Done) {
             State::Done => Delivery::Refused(outcome),
             before => {
-                *state = State::Settled(Box::new(outcome));
+                standing.state = State::Settled(Box::new(outcome));
                 match before {
                     State::Loop(id, future) => Delivery::Loop(id, future),
                     State::Thread(sleep) => Delivery::Thread(sleep.lock),
@@ -126,7 +134,7 @@ impl Waiter {
 
     /// Where it sleeps.
     pub fn parked(&self, py: Python<'_>) -> Parked {
-        match &*self.state.lock() {
+        match &self.standing.lock().state {
             State::Loop(id, _) => Parked::Loop(*id),
             State::Thread(sleep) => Parked::Thread(sleep.lock.clone_ref(py), sleep.until),
             _ => Parked::Nowhere,
@@ -135,18 +143,23 @@ impl Waiter {
 
     /// Whether it sleeps in that loop.
     pub fn is_parked_in(&self, id: LoopId) -> bool {
-        matches!(&*self.state.lock(), State::Loop(own, _) if *own == id)
+        matches!(&self.standing.lock().state, State::Loop(own, _) if *own == id)
     }
 
     /// Gives back what it had of the permit and the budgets that it waited inside of.
     fn uncover(&self) {
-        let inside = self.inside.lock().take();
+        let inside = self.standing.lock().inside.take();
         drop(inside); // not under the lock: its end may run anything
+    }
+
+    /// It is over. Gives where it stood.
+    fn finish(&self) -> State {
+        std::mem::replace(&mut self.standing.lock().state, State::Done)
     }
 
     /// Ends it without a word, since its loop is gone. Gives what was decided and not taken.
     pub fn bury(&self) -> Option<Outcome> {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Done);
+        let before = self.finish();
         self.uncover();
         match before {
             State::Settled(outcome) => Some(*outcome),
@@ -156,8 +169,7 @@ impl Waiter {
 
     /// Gives up: leaves the queue, or gives the grant back.
     pub fn cancel(&self, py: Python<'_>) {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Done);
-        let parked = match before {
+        let parked = match self.finish() {
             State::Done => return,
             State::Settled(outcome) => {
                 let came_back = self.driver.abandon(*outcome);
@@ -168,7 +180,7 @@ impl Waiter {
                 return;
             }
             State::Loop(id, _) => Some(id),
-            State::Queued | State::Thread(_) => None,
+            State::Queued(_) | State::Thread(_) => None,
         };
         let (handle, waiting) = {
             let mut gate = self.driver.gate.lock();
@@ -186,17 +198,16 @@ impl Waiter {
 
     /// The permit, or the error, if it is decided.
     fn take(&self, py: Python<'_>) -> Option<PyResult<Py<Permit>>> {
-        let outcome = {
-            let mut state = self.state.lock();
-            match std::mem::replace(&mut *state, State::Done) {
-                State::Settled(outcome) => *outcome,
+        let (outcome, inside) = {
+            let mut standing = self.standing.lock();
+            match std::mem::replace(&mut standing.state, State::Done) {
+                State::Settled(outcome) => (*outcome, standing.inside.take()),
                 before => {
-                    *state = before;
+                    standing.state = before;
                     return None;
                 }
             }
         };
-        let inside = self.inside.lock().take();
         let (nested, charge) = inside.map_or((None, None), |inside| (inside.nested, inside.charge));
         Some(match outcome {
             Ok(grant) => Permit::new(py, &self.driver, grant, nested, charge),
@@ -214,7 +225,7 @@ impl Waiter {
         if let Some(result) = this.take(py) {
             return result.map(Step::Done);
         }
-        if matches!(&*this.state.lock(), State::Done) {
+        if matches!(this.standing.lock().state, State::Done) {
             return Err(PyRuntimeError::new_err("this wait is over: a permit can be awaited once"));
         }
         let Some(event_loop) = event_loop::running(py) else {
@@ -225,11 +236,11 @@ impl Waiter {
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
         let id = this.driver.park(&event_loop)?;
         let before = {
-            let mut state = this.state.lock();
-            match &*state {
+            let mut standing = this.standing.lock();
+            match &standing.state {
                 // Decided while the future was made.
                 State::Settled(_) => None,
-                _ => Some(std::mem::replace(&mut *state, State::Loop(id, future.clone().unbind()))),
+                _ => Some(std::mem::replace(&mut standing.state, State::Loop(id, future.clone().unbind()))),
             }
         };
         match before {
@@ -257,67 +268,49 @@ pub enum Step {
     Sleep(Py<PyAny>),
 }
 
-impl Step {
-    /// As the iterator protocol wants it.
-    pub fn into_next(self) -> PyResult<Py<PyAny>> {
-        match self {
-            Self::Sleep(future) => Ok(future),
-            Self::Done(permit) => Err(PyStopIteration::new_err(permit)),
+impl Waiter {
+    /// How long a thread is to sleep on `lock`, in seconds, or None when it is decided. A negative number is until it is
+    /// released.
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
+        self.driver.pump(py);
+        let mut lock = Some(lock);
+        loop {
+            let expected = self.driver.expected(self.ticket()).unwrap_or(Nanos::MAX);
+            let sleeps = {
+                let state = &mut self.standing.lock().state;
+                match state {
+                    State::Settled(_) | State::Done => return None,
+                    State::Thread(sleep) => {
+                        let until = expected.min(sleep.deadline);
+                        let unchanged = lock.is_none() && sleep.until <= until;
+                        if let Some(lock) = lock.take() {
+                            sleep.lock = lock;
+                        }
+                        sleep.until = until;
+                        unchanged.then_some(until)
+                    }
+                    State::Queued(_) | State::Loop(..) => {
+                        let deadline = if let State::Queued(deadline) = state { *deadline } else { Nanos::MAX };
+                        if let Some(lock) = lock.take() {
+                            *state = State::Thread(Box::new(Sleep { lock, until: expected.min(deadline), deadline }));
+                        }
+                        None
+                    }
+                }
+            };
+            // Once more, in case it became the next while it lay down.
+            if let Some(until) = sleeps {
+                return Some(if until == Nanos::MAX { -1.0 } else { to_seconds(until.saturating_sub(clock::now())) });
+            }
         }
     }
 }
 
 #[pymethods]
 impl Waiter {
-    /// Gives up: leaves the queue, or gives back what was granted. Harmless when it is over.
-    fn close(&self, py: Python<'_>) {
-        self.cancel(py);
-    }
-
-    /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
-    ///
-    /// A negative number is until it is released.
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
-        self.driver.pump(py);
-        let deadline = self.deadline.load(Ordering::Relaxed);
-        let mut lock = Some(lock);
-        loop {
-            let until = self.driver.expected(self.ticket()).unwrap_or(Nanos::MAX).min(deadline);
-            let unchanged = {
-                let mut state = self.state.lock();
-                match &mut *state {
-                    State::Settled(_) | State::Done => return None,
-                    State::Thread(sleep) => {
-                        let unchanged = lock.is_none() && sleep.until <= until;
-                        if let Some(lock) = lock.take() {
-                            sleep.lock = lock;
-                        }
-                        sleep.until = until;
-                        unchanged
-                    }
-                    other => {
-                        if let Some(lock) = lock.take() {
-                            *other = State::Thread(Box::new(Sleep { lock, until }));
-                        }
-                        false
-                    }
-                }
-            };
-            // Once more, in case it became the next while it lay down.
-            if unchanged {
-                return Some(if until == Nanos::MAX { -1.0 } else { to_seconds(until.saturating_sub(clock::now())) });
-            }
-        }
-    }
-
-    /// For a thread: the permit, once it is decided.
-    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        self.take(py).unwrap_or_else(|| Err(over()))
-    }
-
     fn __repr__(&self) -> String {
-        let state = match &*self.state.lock() {
-            State::Queued | State::Loop(..) | State::Thread(_) => "waiting",
+        let state = match &self.standing.lock().state {
+            State::Queued(_) | State::Loop(..) | State::Thread(_) => "waiting",
             State::Settled(_) => "decided",
             State::Done => "over",
         };
@@ -348,17 +341,23 @@ pub fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, tracebac
 ///
 /// Dropped before it is through, it gives up: Python up to 3.12 drops what a closed async generator awaits without a word
 /// to it.
-#[pyclass(frozen, module = "penstock._core")]
+#[pyclass(frozen, subclass, module = "penstock._core")]
 pub struct Acquire {
     waiter: Py<Waiter>,
     awaited: AtomicBool,
-    /// Whether another awaitable looks after the waiter from here on.
-    handed_on: AtomicBool,
 }
 
 impl Acquire {
     pub fn new(waiter: Py<Waiter>) -> Self {
-        Self { waiter, awaited: AtomicBool::new(false), handed_on: AtomicBool::new(false) }
+        Self { waiter, awaited: AtomicBool::new(false) }
+    }
+
+    /// The permit, whose block has begun if it was for one.
+    fn begun(slf: &Bound<'_, Self>, permit: Py<Permit>) -> PyResult<Py<Permit>> {
+        if let Ok(block) = slf.cast::<Entering>() {
+            block.get().begin(permit.bind(slf.py()))?;
+        }
+        Ok(permit)
     }
 }
 
@@ -373,18 +372,20 @@ impl Acquire {
             return Ok(slf.clone().into_any());
         }
         let foreign = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "foreign"))?;
-        let iterator = foreign.call1((this.waiter.clone_ref(py),))?.call_method0(intern!(py, "__await__"))?;
-        this.handed_on.store(true, Ordering::Relaxed);
-        Ok(iterator)
+        foreign.call1((slf,))?.call_method0(intern!(py, "__await__"))
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Waiter::step(self.waiter.bind(py))?.into_next()
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        match Waiter::step(slf.get().waiter.bind(slf.py()))? {
+            Step::Sleep(future) => Ok(future),
+            Step::Done(permit) => Err(PyStopIteration::new_err(Self::begun(slf, permit)?)),
+        }
     }
 
     /// One step of the task that awaits it; the value says nothing.
-    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.__next__(value.py())
+    fn send(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let _ = value;
+        Self::__next__(slf)
     }
 
     /// Gives up, as `close` does, and raises what was thrown in.
@@ -411,17 +412,16 @@ impl Acquire {
         self.waiter.get().park(py, lock)
     }
 
-    /// For a thread: the permit, once it is decided. Raises what `Waiter.result` does.
-    fn result(&self, py: Python<'_>) -> PyResult<Py<Permit>> {
-        self.waiter.get().result(py)
+    /// For a thread: the permit, once it is decided.
+    fn result(slf: &Bound<'_, Self>) -> PyResult<Py<Permit>> {
+        let permit = slf.get().waiter.get().take(slf.py()).unwrap_or_else(|| Err(over()))?;
+        Self::begun(slf, permit)
     }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if !*self.handed_on.get_mut() {
-            at_end(|py| self.waiter.get().cancel(py));
-        }
+        at_end(|py| self.waiter.get().cancel(py));
     }
 }
 

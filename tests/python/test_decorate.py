@@ -7,6 +7,8 @@ import contextlib
 import functools
 import gc
 import inspect
+import itertools
+import sys
 import types
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -841,3 +843,79 @@ def test_many_streams_at_once_keep_to_the_limit() -> None:
     run(main())
     assert most == 3
     assert standing(limiter) == IDLE
+
+
+# Interrupts. Ctrl-C reaches Python code when a call in it has come back, so here each call of a wrapper is what comes
+# back with it.
+
+
+@contextlib.contextmanager
+def interrupted(code: types.CodeType, after: int) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` once ``after`` calls of compiled code from ``code`` have come back."""
+    left = after
+
+    def profile(frame: types.FrameType, event: str, _: object) -> None:
+        nonlocal left
+        if event == "c_return" and frame.f_code is code:
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def plain(limiter: Limiter, **terms: Any) -> tuple[types.CodeType, Callable[[], object]]:
+    @limiter.limit(**terms)
+    def call() -> str:
+        return "done"
+
+    return code_of_wrapper(call), call
+
+
+def coroutine(limiter: Limiter, **terms: Any) -> tuple[types.CodeType, Callable[[], object]]:
+    @limiter.limit(**terms)
+    async def call() -> str:
+        return "done"
+
+    return code_of_wrapper(call), lambda: asyncio.run(call())
+
+
+def generator(limiter: Limiter, **terms: Any) -> tuple[types.CodeType, Callable[[], object]]:
+    @limiter.limit(**terms)
+    def call() -> Iterator[str]:
+        yield "done"
+
+    return code_of_wrapper(call), lambda: list(call())
+
+
+def code_of_wrapper(function: Any) -> types.CodeType:
+    code = function.__code__
+    assert isinstance(code, types.CodeType)
+    return code
+
+
+@pytest.mark.parametrize("make", [plain, coroutine, generator])
+@pytest.mark.parametrize(
+    "terms", [{}, {"tokens": lambda: 5}, {"retry": penstock.Retry()}], ids=["fixed", "of call", "retry"]
+)
+def test_an_interrupt_between_any_two_steps_leaves_nothing(make: Any, terms: dict[str, Any], limiter: Limiter) -> None:
+    code, call = make(limiter, **terms)
+    call()
+    interrupts = 0
+    for after in itertools.count(1):
+        try:
+            with interrupted(code, after):
+                call()
+        except KeyboardInterrupt:
+            interrupts += 1
+        else:
+            break
+        gc.collect()
+        assert standing(limiter) == IDLE
+        call()  # concurrency is 1: nothing is held, and no permit of before encloses this
+        assert standing(limiter) == IDLE
+    assert interrupts >= 2

@@ -1,0 +1,188 @@
+"""Generators and async generators whose calls have a permit, are tried again, or both.
+
+A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the generator itself
+runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that fails is begun
+anew only while nobody has seen any of it. What is sent and thrown in reaches it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock import _parking
+from penstock._core import Permit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from penstock._core import Attempts
+    from penstock.limiter import Limiter
+    from penstock.retry import Retry
+    from penstock.usage import Usage
+
+    #: Gives the permit of a call with these arguments, or what to wait on: a task awaits it, a thread sleeps on it.
+    Ask = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+    #: What a stream has used, from an item and from what it had used before.
+    Used = Callable[[Any, "Usage | None"], "Usage | None"]
+
+
+def settle(permit: Permit, used: Usage | None) -> None:
+    """Settle a permit by what was used, if that is known."""
+    if used is not None:
+        permit.settle(used.tokens, used.input_tokens, used.output_tokens)
+
+
+class _Stream:
+    """One call of a stream: what is the same for both kinds. A call has one permit for each attempt."""
+
+    __slots__ = ("call", "limiter", "permit", "retry", "streamed", "used", "uses")
+
+    def __init__(self, uses: Used | None, retry: Retry | None, limiter: Limiter | None) -> None:
+        self.uses, self.retry, self.limiter = uses, retry, limiter
+        self.call: Attempts | None = None
+        self.permit: Permit | None = None
+        self.used: Usage | None = None
+        self.streamed = False
+
+    def begin(self, permit: Permit | None) -> None:
+        """An attempt begins, with its permit."""
+        self.permit, self.used, self.streamed = permit, None, False
+        if permit is not None:
+            permit.resume()
+        if self.call is None and self.retry is not None:
+            self.call = self.retry.start(self.limiter)
+
+    def hand_out(self, item: object) -> None:
+        """An item is about to be handed out, to code that does not run inside the permit."""
+        self.streamed = True
+        if self.permit is not None:
+            if self.uses is not None:
+                self.used = self.uses(item, self.used)
+            self.permit.suspend()
+
+    def go_on(self) -> None:
+        """The next item is asked for."""
+        if self.permit is not None:
+            self.permit.resume()
+
+    def failed(self, error: Exception) -> float | None:
+        """Seconds to wait before the next attempt, or None if ``error`` is to be raised."""
+        if self.retry is None or self.call is None:
+            return None
+        return self.retry.after(self.call, error, self.limiter, self.permit, streamed=self.streamed)
+
+    def end(self) -> None:
+        """An attempt ends, however."""
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            try:
+                settle(permit, self.used)
+            finally:
+                permit.release()
+
+    def close(self) -> None:
+        """The call ends. Not left to the end of this object: a traceback may keep that for long."""
+        if self.call is not None:
+            self.call.end()
+
+
+def generator(
+    ask: Ask | None,
+    make: Callable[..., Generator[Any, Any, Any]],
+    uses: Used | None = None,
+    retry: Retry | None = None,
+    limiter: Limiter | None = None,
+) -> Callable[..., Any]:
+    """Wrap a generator function: a permit for each attempt, if there is a limiter to ask, and retries, if any."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        stream = _Stream(uses, retry, limiter)
+        try:
+            while True:
+                permit: Any = ask(args, kwargs) if ask is not None else None
+                if ask is not None and type(permit) is not Permit:
+                    permit = _parking.park(permit)
+                try:
+                    stream.begin(permit)
+                    inner = make(*args, **kwargs)
+                    step, sent = inner.send, None
+                    try:
+                        while True:
+                            try:
+                                item = step(sent)
+                            except StopIteration as stop:
+                                return stop.value
+                            except Exception as error:
+                                delay = stream.failed(error)
+                                if delay is None:
+                                    raise
+                                break
+                            stream.hand_out(item)
+                            try:
+                                sent, step = (yield item), inner.send
+                            except GeneratorExit:
+                                raise
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                                sent, step = error, inner.throw
+                            finally:
+                                stream.go_on()
+                    finally:
+                        inner.close()
+                finally:
+                    stream.end()
+                _parking.pause(delay)
+        finally:
+            stream.close()
+
+    return wrapper
+
+
+def async_generator(
+    ask: Ask | None,
+    make: Callable[..., AsyncGenerator[Any, Any]],
+    uses: Used | None = None,
+    retry: Retry | None = None,
+    limiter: Limiter | None = None,
+) -> Callable[..., Any]:
+    """Wrap an async generator function, as `generator` does."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        stream = _Stream(uses, retry, limiter)
+        try:
+            while True:
+                permit: Any = ask(args, kwargs) if ask is not None else None
+                if ask is not None and type(permit) is not Permit:
+                    permit = await permit
+                try:
+                    stream.begin(permit)
+                    inner = make(*args, **kwargs)
+                    step, sent = inner.asend, None
+                    try:
+                        while True:
+                            try:
+                                item = await step(sent)
+                            except StopAsyncIteration:
+                                return
+                            except Exception as error:
+                                delay = stream.failed(error)
+                                if delay is None:
+                                    raise
+                                break
+                            stream.hand_out(item)
+                            try:
+                                sent, step = (yield item), inner.asend
+                            except GeneratorExit:
+                                raise
+                            except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
+                                sent, step = error, inner.athrow
+                            finally:
+                                stream.go_on()
+                    finally:
+                        await inner.aclose()
+                finally:
+                    stream.end()
+                await _parking.apause(delay)
+        finally:
+            stream.close()
+
+    return wrapper
