@@ -121,6 +121,12 @@ class Retry:
     def __repr__(self) -> str:
         return self._shown + ")"
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it can be made of again, as data: ``Retry(**retry.arguments)``. Functions and classes are left out."""
+        given = {name: value for name, value in self._given.items() if name != "on" and value is not None}
+        return given if "jitter" in given else {**given, "jitter": "none"}
+
     def __copy__(self) -> Self:
         return self
 

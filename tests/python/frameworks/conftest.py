@@ -5,7 +5,9 @@ Each directory beside this file has an environment of its own, which ``scripts/t
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,8 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::PendingDeprecationWarning",
         "ignore::FutureWarning",
         "ignore:.*Pydantic.*:UserWarning",
+        "ignore:flaml.*:UserWarning",
         # SDK clients that nobody closes: frameworks make them, and keep them for the life of the process.
         "ignore:unclosed.*:ResourceWarning",
+        # LlamaIndex's memory of a chat.
+        "ignore:.*aiosqlite.*was deleted before being closed.*:ResourceWarning",
     ):
         config.addinivalue_line("filterwarnings", line)
 
@@ -54,3 +59,12 @@ def provider() -> Iterator[FakeProvider]:
 
     with FakeProvider(latency=0.01, latency_jitter=0.0) as running:
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def connections_of_loops_that_are_over() -> Iterator[None]:
+    """Frameworks call `asyncio.run` again and again: the connections of a loop that is closed can only be dropped."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

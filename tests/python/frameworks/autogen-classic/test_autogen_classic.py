@@ -1,0 +1,106 @@
+"""AutoGen 0.2 under `install` and `govern`: every call of its agents passes the gate, hidden agents' too."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from autogen import AssistantAgent, GroupChat, GroupChatManager, UserProxyAgent
+from counting import equal, gate
+
+import penstock
+from penstock.testing.provider import FakeProvider
+
+
+@pytest.fixture(autouse=True)
+def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It counts the tokens of streams with a tokenizer, which it would download.
+    monkeypatch.setattr("autogen.oai.client.count_token", lambda *_, **__: 1)
+
+
+def config_at(provider: FakeProvider, **more: Any) -> dict[str, Any]:
+    entry = {"model": "gpt-4o-mini", "base_url": provider.base_url, "api_key": "any", "price": [0, 0], **more}
+    return {"config_list": [entry], "cache_seed": None}
+
+
+def user(**more: Any) -> UserProxyAgent:
+    return UserProxyAgent("user", human_input_mode="NEVER", code_execution_config=False, **more)
+
+
+# Ways to a model.
+
+
+def chat(config: Any) -> None:
+    user(max_consecutive_auto_reply=2).initiate_chat(
+        AssistantAgent("writer", llm_config=config), message="Hi", silent=True
+    )
+
+
+async def achat(config: Any) -> None:
+    writer = AssistantAgent("writer", llm_config=config)
+    await user().a_initiate_chat(writer, message="Hi", max_turns=2, silent=True)
+
+
+async def many(config: Any) -> None:
+    await asyncio.gather(*(achat(config) for _ in range(8)))
+
+
+def group(config: Any) -> None:
+    # The manager asks a model who speaks next, through agents of its own that nobody sees.
+    agents = [
+        AssistantAgent(name, llm_config=config, description=f"A {name}.") for name in ("writer", "critic", "editor")
+    ]
+    team = GroupChat(agents=agents, messages=[], max_round=5, speaker_selection_method="auto")
+    manager = GroupChatManager(groupchat=team, llm_config=config)
+    user().initiate_chat(manager, message="Write a line about a river.", max_turns=1, silent=True)
+
+
+def nested(config: Any) -> None:
+    critic = AssistantAgent("critic", llm_config=config)
+    writer = AssistantAgent("writer", llm_config=config)
+    chats = [{"recipient": critic, "message": "Criticize.", "max_turns": 1, "summary_method": "last_msg"}]
+    writer.register_nested_chats(chats, trigger=lambda sender: sender.name == "user")
+    user().initiate_chat(writer, message="Write.", max_turns=2, silent=True)
+
+
+def tools(config: Any) -> None:
+    writer = AssistantAgent("writer", llm_config=config)
+    asker = user()
+
+    @asker.register_for_execution()
+    @writer.register_for_llm(description="Multiply two numbers.")
+    def multiply(a: int, b: int) -> int:
+        return a * b
+
+    asker.initiate_chat(writer, message="What is 6 times 7?", max_turns=3, silent=True)
+
+
+def summarize(config: Any) -> None:
+    writer = AssistantAgent("writer", llm_config=config)
+    user().initiate_chat(writer, message="Hi", max_turns=1, summary_method="reflection_with_llm", silent=True)
+
+
+def stream(config: Any) -> None:
+    streaming = {**config, "config_list": [{**entry, "stream": True} for entry in config["config_list"]]}
+    chat(streaming)
+
+
+WAYS = [chat, achat, many, group, nested, tools, summarize, stream]
+
+
+@pytest.mark.parametrize("how", ["install", "govern"])
+def test_every_way_to_a_model_passes_the_gate_once(provider: FakeProvider, how: str) -> None:
+    limiter = gate()
+    config = config_at(provider)
+    with penstock.install(gate(requests=1) if how == "govern" else limiter, hosts=[provider.base_url]):
+        if how == "govern":
+            penstock.govern(config, limiter)
+        counted = 0
+        for way in WAYS:
+            result = way(config)
+            if asyncio.iscoroutine(result):
+                asyncio.run(result)
+            before, counted = counted, equal(provider, limiter).calls
+            assert counted > before, way.__name__
+    assert all(arrival.status == 200 for arrival in provider.log)
