@@ -25,6 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.testing.provider import FakeProvider, request_cost
+from penstock.testing.provider.__main__ import parser as command_line
+from penstock.testing.provider.__main__ import provider as from_options
 from penstock.testing.provider.dialect import Incoming, Problem
 from penstock.testing.provider.openai import OpenAI as Dialect
 
@@ -371,6 +373,33 @@ def test_each_model_has_its_own_quota() -> None:
         assert provider.summary().utilisation == {"requests": 1.0}
 
 
+def test_quotas_by_model() -> None:
+    quotas: Any = {"big": {"requests": 3}, "tiny-*": {"requests": None, "tokens": 250}}
+    with FakeProvider(requests=1, quotas=quotas, latency=0) as provider, client(provider) as sdk:
+
+        def admitted(model: str) -> int:
+            count = 0
+            while count < 10:
+                try:
+                    sdk.chat.completions.create(**{**CHAT, "model": model})
+                except openai.RateLimitError:
+                    break
+                count += 1
+            return count
+
+        assert [admitted(model) for model in ("big", "tiny-1", "other")] == [3, 2, 1]
+        assert provider.summary().utilisation["requests"] == 1.0 + 2 / 4  # tiny ones are counted, and have no quota
+
+
+def test_a_quota_of_a_day() -> None:
+    with FakeProvider(requests=500, daily={"requests": 200}, latency=0) as provider, client(provider) as sdk:
+        for _ in range(200):
+            send(provider, "/v1/chat/completions", CHAT)
+        with pytest.raises(openai.RateLimitError, match=r"on requests per day \(RPD\): Limit 200, Used 200") as caught:
+            sdk.chat.completions.create(**CHAT)
+        assert int(caught.value.response.headers["retry-after"]) == 432
+
+
 def test_failures_can_be_free() -> None:
     for failed_count, status in ((True, 429), (False, 200)):
         with FakeProvider(requests=1, failed_count=failed_count, latency=0) as provider:
@@ -608,6 +637,14 @@ def test_the_summary_outlives_the_log() -> None:
         ({"models": []}, ValueError, "models must not be empty: None allows any"),
         ({"port": 70_000}, ValueError, "port must be at most 65535, not 70000"),
         ({"seed": "x"}, TypeError, "seed must be a whole number, not 'x'"),
+        ({"dialect": "french"}, ValueError, "dialect must be one of .*, not 'french'"),
+        ({"answer": "hello"}, TypeError, "answer must be callable with a Prompt, not 'hello'"),
+        ({"faults": ["drop"]}, TypeError, "faults must be a collection of Fault"),
+        ({"daily": 5}, TypeError, "daily must be a mapping such as"),
+        ({"daily": {"images": 5}}, ValueError, "daily names 'images'; there is requests"),
+        ({"quotas": {"m": 5}}, TypeError, "quotas of 'm' must be a mapping"),
+        ({"quotas": {"m": {"rpm": 5}}}, ValueError, "quotas of 'm' name 'rpm'; there is requests"),
+        ({"output_tokens": 0}, ValueError, "output_tokens must be finite and at least 1, not 0"),
     ],
 )
 def test_bad_options_are_named(arguments: Any, error: Any, message: Any) -> None:
@@ -642,6 +679,16 @@ def test_the_command(tmp_path: Any) -> None:
     assert [json.loads(line)["status"] for line in log.read_text().splitlines()] == [200, 429]
 
 
+def test_the_command_makes_what_its_options_say() -> None:
+    options = "--dialect anthropic --tokens none --input-tokens 30_000 --output-tokens 8000 --requests-per-day 200"
+    given = command_line().parse_args([*options.split(), "--fault", "overloaded; between=1-4, drop; every=50"])
+    assert repr(from_options(given)).startswith(
+        "<FakeProvider not started: 500 requests and 30,000 input_tokens and 8,000 output_tokens per 60 s "
+        "(token bucket), 200 requests per day;"
+    )
+    assert str(from_options(command_line().parse_args(["--dialect", "azure"]))._policy).endswith("(sub window)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -649,6 +696,9 @@ def test_the_command(tmp_path: Any) -> None:
         (["--requests", "x"], "error: argument --requests: invalid amount value: 'x'"),
         (["--enforcement", "fixed_window", "--burst-tokens", "5"], "error: burst is the capacity of a token bucket"),
         (["--log", "/nowhere/at/all"], "error: [Errno 2]"),
+        (["--fault", "flood"], "error: kind must be one of throttled, "),
+        (["--dialect", "french"], "error: argument --dialect: invalid choice: 'french'"),
+        (["--requests-per-day", "0"], "error: daily requests must be finite and at least 1, not 0"),
     ],
 )
 def test_the_command_refuses_nonsense(arguments: Any, message: Any) -> None:

@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import IO, TYPE_CHECKING, get_args
 
+from .dialect import DialectName
+from .fault import parse
 from .policy import Enforcement
 from .server import FakeProvider
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DESCRIPTION = """\
-A strict LLM provider on loopback. It speaks OpenAI's chat completions (streamed or not) and embeddings over real HTTP,
-enforces a quota per model, and refuses what is over with OpenAI's own 429s.
+A strict LLM provider on loopback. It speaks the HTTP of OpenAI, Azure OpenAI, Anthropic, Gemini, Bedrock and Cohere,
+each under its own paths, enforces a quota per model, and refuses what is over as the provider would.
 """
 
 EPILOG = """\
@@ -27,6 +29,9 @@ what a request costs:
   max(max_tokens, characters of the prompt / 4) tokens, counted when it arrives. Embeddings: characters / 4, or the
   tokens given. The answer has max_tokens tokens (16 if there is no limit) unless --answer-tokens or the request header
   x-fake-answer-tokens says otherwise.
+
+dialects:
+  The address that is printed is for clients of --dialect; those of others take it without the path.
 
 enforcement:
   token_bucket    refilled continuously, full at first (OpenAI, Groq, Anthropic)
@@ -37,7 +42,15 @@ enforcement:
 examples:
   python -m penstock.testing.provider --requests 500 --tokens 200000 --port 8000
   python -m penstock.testing.provider --requests 3 --tokens none --latency 1 --log arrivals.jsonl
+  python -m penstock.testing.provider --dialect anthropic --tokens none --input-tokens 30000 --output-tokens 8000
+  python -m penstock.testing.provider --fault 'overloaded; between=10-40' --fault 'drop; every=50'
   OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=any python your_program.py
+
+faults:
+  throttled, overloaded, error, insufficient_quota, oversize, daily, status; drop, half, short, overloaded_event,
+  malformed, slow, gzip, deflate. For some requests only: arrivals=1 2, every=N, times=N, between=FROM-UNTIL (seconds),
+  model=PATTERN; and retry_after=S, seconds=S, status=N, body=TEXT, after=EVENTS. One request asks for its own with the
+  header x-fake-fault.
 
 Ctrl-C ends it and prints the summary.
 """
@@ -59,16 +72,22 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
+    add("--dialect", choices=get_args(DialectName), default="openai", help="default: %(default)s")
+    add("--fault", action="append", default=[], metavar="KIND", help="what goes wrong; may be repeated; see below")
     add("--port", type=int, default=8000, help="port on 127.0.0.1; 0 for any free one (default: %(default)s)")
     quota = result.add_argument_group("quota, per model")
     add = quota.add_argument
     add("--requests", type=amount, default=500, metavar="N", help="requests per period, or none (default: %(default)s)")
     add("--tokens", type=amount, default=200_000, metavar="N", help="tokens per period, or none (default: %(default)s)")
+    add("--input-tokens", type=amount, metavar="N", help="prompt tokens per period (default: none)")
+    add("--output-tokens", type=amount, metavar="N", help="answer tokens per period (default: none)")
+    add("--requests-per-day", type=amount, metavar="N", help="a quota of a day besides (default: none)")
+    add("--tokens-per-day", type=amount, metavar="N", help="a quota of a day besides (default: none)")
     add("--per", type=float, default=60.0, metavar="S", help="the period in seconds (default: %(default)g)")
-    add("--enforcement", choices=get_args(Enforcement), default="token_bucket", help="default: %(default)s; see below")
+    add("--enforcement", choices=get_args(Enforcement), help="default: that of the dialect's provider; see below")
     add("--burst-requests", type=int, metavar="N", help="capacity of the request bucket (default: the full amount)")
     add("--burst-tokens", type=int, metavar="N", help="capacity of the token bucket (default: the full amount)")
-    add("--sub-window", type=float, default=1.0, metavar="S", help="seconds of a sub-window (default: %(default)g)")
+    add("--sub-window", type=float, metavar="S", help="seconds of a sub-window (default: a sixth of the period)")
     add("--phase", type=float, default=0.0, metavar="S", help="seconds of the first window that are over at the start")
     add("--failures-are-free", action="store_true", help="requests that fail do not use the request quota")
     answers = result.add_argument_group("answers")
@@ -92,9 +111,15 @@ def parser() -> argparse.ArgumentParser:
 def provider(options: argparse.Namespace) -> FakeProvider:
     """Make the provider that the options describe."""
     bursts = {"requests": options.burst_requests, "tokens": options.burst_tokens}
+    daily = {"requests": options.requests_per_day, "tokens": options.tokens_per_day}
     return FakeProvider(
+        dialect=options.dialect,
         requests=options.requests,
         tokens=options.tokens,
+        input_tokens=options.input_tokens,
+        output_tokens=options.output_tokens,
+        daily={name: most for name, most in daily.items() if most is not None} or None,
+        faults=[fault for text in options.fault for fault in parse(text)],
         per=options.per,
         enforcement=options.enforcement,
         burst={name: burst for name, burst in bursts.items() if burst is not None} or None,

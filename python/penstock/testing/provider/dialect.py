@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Dialect", "DialectName", "Free", "Incoming", "Problem", "Settings", "encode", "event"]
 
-DialectName = Literal["openai", "azure", "anthropic", "gemini", "bedrock"]
+DialectName = Literal["openai", "azure", "anthropic", "gemini", "bedrock", "cohere"]
 
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from .anthropic import Anthropic
 from .azure import Azure
 from .bedrock import Bedrock
+from .cohere import Cohere
 from .gemini import Gemini
 from .openai import OpenAI
 
@@ -24,6 +25,7 @@ DIALECTS: Mapping[DialectName, type[Dialect]] = {
     "anthropic": Anthropic,
     "gemini": Gemini,
     "bedrock": Bedrock,
+    "cohere": Cohere,
     "openai": OpenAI,
 }
 

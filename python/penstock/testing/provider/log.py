@@ -40,7 +40,7 @@ class Arrival:
     """The number of retries before this one, if the SDK said so (``x-stainless-retry-count``)."""
     stream: bool = False
     dialect: str = "openai"
-    """The way of speaking: ``openai``, ``azure``, ``anthropic``, ``gemini`` or ``bedrock``."""
+    """The way of speaking: ``openai``, ``azure``, ``anthropic``, ``gemini``, ``bedrock`` or ``cohere``."""
     fault: str | None = None
     """The kinds of the faults that befell it, separated by commas."""
     tokens_in: int = 0

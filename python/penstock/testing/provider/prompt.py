@@ -25,7 +25,7 @@ class Prompt:
     """One request for generated text."""
 
     dialect: str
-    """``"openai"``, ``"azure"``, ``"anthropic"``, ``"gemini"`` or ``"bedrock"``."""
+    """``"openai"``, ``"azure"``, ``"anthropic"``, ``"gemini"``, ``"bedrock"`` or ``"cohere"``."""
     endpoint: str
     """The path, such as ``/v1/chat/completions``."""
     model: str

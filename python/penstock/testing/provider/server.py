@@ -41,10 +41,13 @@ SHUTDOWN_SECONDS = 0.1
 class FakeProvider:
     """A strict LLM provider on loopback: real HTTP, quotas, refusals, streams and headers, and a log to judge by.
 
-    Point any SDK at it, with any API key. It speaks OpenAI's chat completions (streamed or not, with
-    ``stream_options.include_usage``, tools and structured output) and embeddings; lists of models, files and batches
-    are free. Each model has a quota of its own, counted when a request arrives and admitted in all dimensions or in
-    none::
+    Point any SDK at it, with any API key. It speaks OpenAI's chat completions, responses, embeddings and images,
+    Azure's the same, Anthropic's messages, Gemini's content, Bedrock's Converse and Cohere's chat, streamed or not,
+    with tools and structured output; the SDKs of Groq, Mistral, Together and Fireworks speak OpenAI's. A request is
+    answered in the words of the provider whose path it is to, so one ``FakeProvider`` serves all SDKs at once:
+    ``base_url`` is for those of its ``dialect``, ``origin`` for others. Lists of models, files, batches and counts of
+    tokens are free. Each model has a quota of its own, counted when a request arrives and admitted in all dimensions or
+    in none::
 
         async with FakeProvider(requests=500, tokens=200_000) as provider:
             client = AsyncOpenAI(base_url=provider.base_url, api_key="test")
@@ -54,12 +57,13 @@ class FakeProvider:
     Use ``async with`` on the loop you are in, or a plain ``with`` for a thread and loop of the provider's own: for
     synchronous tests, and to judge a client whose loop is busy. A provider runs once.
 
-    A request costs ``request_cost(body)`` tokens at admission and is not credited back. Its answer is what the
-    request's headers say (``x-fake-answer: text``, ``x-fake-tool-call: name {"json": 1}``, ``x-fake-answer-tokens: 9``)
-    or what ``answer`` gives; or else something valid: a call of a tool if tools are offered and none was called since
-    the user's last message (or the request insists), JSON that follows the schema that was asked for, or a text of
-    ``answer_tokens``, or the request's ``max_tokens``, or 16 tokens. No text is longer than ``max_tokens`` (then
-    ``finish_reason`` is ``length``). A token is four characters.
+    A request costs ``request_cost(body)`` tokens at admission and is not credited back (Azure and Bedrock count their
+    own ways, and settle to what was used). Its answer is what the request's headers say (``x-fake-answer: text``,
+    ``x-fake-tool-call: name {"json": 1}``, ``x-fake-answer-tokens: 9``) or what ``answer`` gives; or else something
+    valid: a call of a tool if tools are offered and none was called since the user's last message (or the request
+    insists), JSON that follows the schema that was asked for, or a text of ``answer_tokens``, or the request's
+    ``max_tokens``, or 16 tokens. No text is longer than ``max_tokens`` (then ``finish_reason`` is ``length``). A token
+    is four characters.
 
     What goes wrong on demand is a ``Fault``: given in ``faults``, injected while it runs, or named in the header
     ``x-fake-fault`` of one request, as in ``throttled; retry_after=3600``.

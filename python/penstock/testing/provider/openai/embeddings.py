@@ -38,13 +38,15 @@ class Embeddings(Call):
         self._dimensions = dimensions
         self._base64 = as_base64
 
-    def answer(self, number: int, created: int) -> bytes:  # noqa: ARG002 - embeddings carry neither
+    def answer(self, number: int, created: int) -> bytes:  # noqa: ARG002 - embeddings do not say when
         data = [
             {"object": "embedding", "index": index, "embedding": self._vector(text)}
             for index, text in enumerate(self._inputs)
         ]
         usage = {"prompt_tokens": self.tokens_in, "total_tokens": self.tokens_in}
-        return encode({"object": "list", "data": data, "model": self.model, "usage": usage})
+        # Mistral has an id, which its SDK insists on; OpenAI has none.
+        name = f"embd-{number:032x}"
+        return encode({"id": name, "object": "list", "data": data, "model": self.model, "usage": usage})
 
     def _vector(self, text: bytes) -> str | list[float]:
         if self._base64:
