@@ -1,0 +1,293 @@
+"""`penstock.transport` and `atransport`: connections of threads, of loops and of forks; over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import pickle
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import pytest
+from governed import body, roomy
+from loops import IDLE, run, spent, standing
+
+import penstock
+from penstock import Limiter
+from penstock.integrations.pools import AsyncPools
+from penstock.testing import FakeProvider
+
+BOTH = pytest.mark.parametrize("library", [httpx, httpx2])
+
+ASKED: Any = [{"role": "user", "content": "hello"}]
+
+KEY = {"authorization": "Bearer k"}
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider(requests=100_000, tokens=100_000_000, latency=0.0) as provider:
+        yield provider
+
+
+def chat(provider: FakeProvider) -> str:
+    return provider.base_url + "/chat/completions"
+
+
+@BOTH
+def test_one_transport_serves_either_library(library: Any, provider: FakeProvider) -> None:
+    limiter = roomy()
+    with library.Client(transport=penstock.transport(limiter)) as http:
+        for _ in range(3):
+            assert http.post(chat(provider), json=body(max_tokens=5), headers=KEY).status_code == 200
+
+    async def main() -> None:
+        async with library.AsyncClient(transport=penstock.atransport(limiter)) as http:
+            for _ in range(3):
+                assert (await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)).status_code == 200
+
+    run(main())
+    assert spent(limiter) == provider.summary().sent == 6
+    assert standing(limiter) == IDLE
+
+
+@BOTH
+def test_many_runs_share_a_client(library: Any, provider: FakeProvider) -> None:
+    limiter = roomy()
+    http = penstock.govern(library.AsyncClient(), limiter)
+
+    async def main() -> None:
+        answers = await asyncio.gather(
+            *(http.post(chat(provider), json=body(max_tokens=5), headers=KEY) for _ in range(3))
+        )
+        assert {answer.status_code for answer in answers} == {200}
+
+    for _ in range(6):
+        run(main())  # which fails when anything is left open
+    assert spent(limiter) == provider.summary().sent == 18
+    assert standing(limiter) == IDLE
+
+
+def test_many_runs_share_an_sdk(provider: FakeProvider) -> None:
+    limiter = roomy()
+    sdk = penstock.govern(openai.AsyncOpenAI(base_url=provider.base_url, api_key="k"), limiter)
+
+    async def main(stream: bool) -> None:
+        answer = await sdk.chat.completions.create(model="m", messages=ASKED, max_tokens=5, stream=stream)
+        if stream:
+            assert [chunk async for chunk in answer]
+
+    for turn in range(6):
+        run(main(bool(turn % 2)))
+    assert spent(limiter) == provider.summary().sent == 6
+    assert provider.summary().disconnected == 0
+
+
+@BOTH
+def test_loops_that_live_at_once_have_connections_of_their_own(library: Any, provider: FakeProvider) -> None:
+    limiter = roomy()
+    http = penstock.govern(library.AsyncClient(), limiter)
+    together = threading.Barrier(3)
+    failed = []
+
+    async def main() -> None:
+        for _ in range(4):
+            await asyncio.to_thread(together.wait)
+            await asyncio.gather(*(http.post(chat(provider), json=body(max_tokens=5), headers=KEY) for _ in range(3)))
+
+    def thread() -> None:
+        try:
+            run(main())
+        except BaseException as error:
+            failed.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=thread) for _ in range(3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert not failed
+    assert spent(limiter) == provider.summary().sent == 36
+    assert http._transport._pools._owners == {}
+
+
+@BOTH
+def test_a_loop_that_is_only_closed_leaves_nothing(library: Any, provider: FakeProvider) -> None:
+    http = penstock.govern(library.AsyncClient(), roomy())
+    pools: AsyncPools = http._transport._pools
+
+    async def main() -> None:
+        assert (await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)).status_code == 200
+
+    first = asyncio.new_event_loop()
+    first.run_until_complete(main())
+    pool = pools.transport._pool
+    assert len(pool._connections) == 1
+    first.close()
+    with pytest.warns(ResourceWarning):  # asyncio's own, of a connection whose loop was not shut down
+        run(main())
+        gc.collect()
+    assert pools._owners == {}
+    assert pool._connections == []
+
+
+@BOTH
+def test_closing_closes_the_connections(library: Any, provider: FakeProvider) -> None:
+    async def main() -> None:
+        http = penstock.govern(library.AsyncClient(), roomy())
+        await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        pool = http._transport.inner._pool
+        assert len(pool._connections) == 1
+        await http.aclose()
+        assert pool._connections == []
+        assert http._transport._pools._owners == {}
+
+    run(main())
+    with penstock.govern(library.Client(), roomy()) as http:
+        http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        pool = http._transport.inner._pool
+        assert len(pool._connections) == 1
+    assert pool._connections == []
+
+
+@BOTH
+def test_closing_here_closes_in_loops_elsewhere(library: Any, provider: FakeProvider) -> None:
+    http = penstock.govern(library.AsyncClient(), roomy())
+    reached, closed = threading.Event(), threading.Event()
+    pools = []
+
+    async def elsewhere() -> None:
+        await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        (own,) = http._transport._pools._owners.values()
+        pools.append(own.transport._pool)
+        reached.set()
+        await asyncio.to_thread(closed.wait, 20)
+        for _ in range(1_000):
+            if not pools[0]._connections:
+                return
+            await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=lambda: run(elsewhere()))
+    thread.start()
+    assert reached.wait(20)
+    assert pools[0]._connections
+
+    async def here() -> None:
+        await http.aclose()
+        closed.set()
+
+    run(here())
+    thread.join()
+    assert pools[0]._connections == []
+
+
+@BOTH
+def test_settings_of_a_client_are_those_of_each_loop(library: Any) -> None:
+    inner = library.AsyncHTTPTransport(http2=False, retries=3, limits=library.Limits(max_connections=7))
+    pools = AsyncPools(inner)
+
+    async def main() -> Any:
+        return await pools.here()
+
+    outer = asyncio.new_event_loop()
+    assert outer.run_until_complete(main()) is inner
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(asyncio.run(main())))
+    thread.start()
+    thread.join()
+    (clone,) = seen
+    assert clone is not inner
+    assert type(clone) is type(inner)
+    assert clone._pool is not inner._pool
+    assert (clone._pool._retries, clone._pool._max_connections) == (3, 7)
+    assert clone._pool._connections is not inner._pool._connections
+    outer.run_until_complete(outer.shutdown_asyncgens())
+    outer.close()
+    assert asyncio.run(main()) is inner  # which is free again
+
+
+def test_what_cannot_be_cloned_is_shared() -> None:
+    inner = httpx.MockTransport(lambda _: httpx.Response(200))
+    pools = AsyncPools(inner)
+
+    async def main() -> Any:
+        return await pools.here()
+
+    outer = asyncio.new_event_loop()
+    assert outer.run_until_complete(main()) is inner
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
+    assert asyncio.run(main()) is inner
+    outer.run_until_complete(outer.shutdown_asyncgens())
+    outer.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@BOTH
+def test_a_forked_child_has_connections_of_its_own(library: Any, provider: FakeProvider) -> None:
+    limiter = roomy()
+    http = penstock.govern(library.Client(), limiter)
+    assert http.post(chat(provider), json=body(max_tokens=5), headers=KEY).status_code == 200
+    parents = http._transport._pools.here()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            answer = http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+            own = http._transport._pools.here()
+            if answer.status_code == 200 and own is not parents and standing(limiter) == IDLE:
+                code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert http.post(chat(provider), json=body(max_tokens=5), headers=KEY).status_code == 200
+    assert http._transport._pools.here() is parents
+    assert provider.summary().sent == 3
+    http.close()
+
+
+@pytest.mark.parametrize("make", [penstock.transport, penstock.atransport])
+def test_a_transport_can_be_copied_and_pickled(make: Any) -> None:
+    limiter = Limiter(requests=100, name=f"travels-{make.__name__}")
+    transport = make(limiter)
+    assert copy.copy(transport) is transport
+    assert copy.deepcopy(transport) is transport
+    other = pickle.loads(pickle.dumps(transport))
+    assert type(other) is type(transport)
+    assert other.keeper.limiter is limiter
+
+
+def test_a_client_that_is_dropped_is_gone(provider: FakeProvider) -> None:
+    async def main() -> None:
+        http = penstock.govern(httpx.AsyncClient(), roomy())
+        await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        await http.aclose()
+        gone = weakref.ref(http._transport)
+        del http
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_governing_a_client_with_a_governed_transport_changes_its_limiter(provider: FakeProvider) -> None:
+    own, other = roomy(), roomy()
+    with httpx.Client(transport=penstock.transport(own)) as http:
+        before = http._transport
+        penstock.govern(http, other)
+        http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        assert (spent(own), spent(other)) == (0, 1)
+        penstock.ungovern(http)
+        assert http._transport is before
+        http.post(chat(provider), json=body(max_tokens=5), headers=KEY)
+        assert (spent(own), spent(other)) == (1, 1)
