@@ -132,6 +132,10 @@ class Budget:
     def seconds(self) -> float:
         """How many seconds ago the block began."""
 
+    @property
+    def refused(self) -> tuple[str, str, float, float] | None:
+        """For `penstock.budgets`: what the last call that it stopped was told, as arguments of `BudgetExceeded`."""
+
     def disown(self) -> None:
         """For `penstock.budgets`: it bounds nothing any more, for whoever still runs inside it."""
 

@@ -7,12 +7,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock import _core
+from penstock.errors import BudgetExceeded
 from penstock.wrapping import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
     from datetime import timedelta
+    from types import TracebackType
 
     from penstock._core import Budget
 
@@ -48,7 +50,8 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
 
     Raises:
         BudgetExceeded: instead of a permit, from the call that would go beyond; with its ``dimension`` (``"calls"``,
-            ``"tokens"`` or ``"seconds"``), ``spent`` and ``limit``.
+            ``"tokens"`` or ``"seconds"``), ``spent`` and ``limit``. From the block, too, where a framework has made
+            another exception with its text of it.
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
@@ -66,7 +69,9 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
         self._blocks.append((block, INSIDE.set(block)))
         return block
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         inside = INSIDE.get()
         # The block of this task tree, if several use it at once; else the last that began.
         own = next((index for index, (block, _) in enumerate(self._blocks) if block is inside), -1)
@@ -75,12 +80,19 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
             INSIDE.reset(token)
         except ValueError:  # it began in another context, which nobody can leave from here
             block.disown()
+        # A team of AutoGen makes a `RuntimeError` with nothing but the text of what its agents raise.
+        if isinstance(error, Exception) and not isinstance(error, BudgetExceeded):
+            refused = block.refused
+            if refused is not None and BudgetExceeded.__name__ in str(error):
+                raise BudgetExceeded(*refused) from error
 
     async def __aenter__(self) -> Budget:
         return self.__enter__()
 
-    async def __aexit__(self, *error: object) -> None:
-        self.__exit__(*error)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
 
     def __call__(self, function: F) -> F:
         """Give each call of a function, or of a coroutine function, a budget of its own."""

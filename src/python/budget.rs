@@ -5,8 +5,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use pyo3::IntoPyObjectExt;
+use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::clock::{self, Nanos, SECOND};
 use crate::cost::Cost;
@@ -35,6 +36,8 @@ pub struct Budget {
     outer: Option<Py<Budget>>,
     /// Whether its block ended where it could not be left: code there must not stay bound for ever.
     void: AtomicBool,
+    /// What the last call that it stopped was told: the arguments of `BudgetExceeded`.
+    refused: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Budget {
@@ -87,7 +90,7 @@ impl Budget {
             let limit = limit.unwrap_or_default();
             let message =
                 format!("the budget of {limit} {what} is used up: {spent} are spent, and the next call needs {needed}");
-            budget_exceeded(py, message, what, spent.into_py_any(py), limit.into_py_any(py))
+            self.refuse(py, (message, what, spent, limit))
         };
         match short {
             Short::Calls(needed) => of(self.calls.load(Ordering::Relaxed), self.most_calls, "calls", needed),
@@ -100,7 +103,20 @@ impl Budget {
         let (elapsed, limit) = (self.elapsed(now), self.period.unwrap_or_default());
         let shown = Seconds(elapsed.next_multiple_of(SECOND / 1_000));
         let message = format!("the budget of {} seconds is used up: {shown} are over, and {why}", Seconds(limit));
-        budget_exceeded(py, message, "seconds", to_seconds(elapsed).into_py_any(py), to_seconds(limit).into_py_any(py))
+        self.refuse(py, (message, "seconds", to_seconds(elapsed), to_seconds(limit)))
+    }
+
+    /// The exception with these arguments, which are kept.
+    fn refuse<'py, N>(&self, py: Python<'py>, arguments: (String, &str, N, N)) -> PyErr
+    where
+        N: IntoPyObject<'py>,
+    {
+        let arguments: Py<PyTuple> = match arguments.into_pyobject(py) {
+            Ok(arguments) => arguments.unbind(),
+            Err(error) => return error,
+        };
+        *self.refused.lock() = Some(arguments.clone_ref(py).into_any());
+        budget_exceeded(py, arguments)
     }
 }
 
@@ -146,6 +162,7 @@ impl Budget {
             tokens: AtomicU64::new(0),
             outer,
             void: AtomicBool::new(false),
+            refused: Mutex::new(None),
         })
     }
 
@@ -165,6 +182,12 @@ impl Budget {
     #[getter]
     fn seconds(&self) -> f64 {
         to_seconds(self.elapsed(clock::now()))
+    }
+
+    /// For `penstock.budgets`: what the last call that it stopped was told, as arguments of `BudgetExceeded`.
+    #[getter]
+    fn refused(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.refused.lock().as_ref().map(|refused| refused.clone_ref(py))
     }
 
     /// For `penstock.budgets`: it bounds nothing any more, for whoever still runs inside it.

@@ -2,7 +2,7 @@
 //! Rust before 3.12.
 
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::clock::SECOND;
 use crate::gate::Refusal;
@@ -57,16 +57,6 @@ pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
 }
 
 /// The exception for a call that goes beyond a budget.
-pub fn budget_exceeded(
-    py: Python<'_>,
-    message: String,
-    dimension: &str,
-    spent: PyResult<Py<PyAny>>,
-    limit: PyResult<Py<PyAny>>,
-) -> PyErr {
-    let numbers = spent.and_then(|spent| Ok((spent, limit?)));
-    numbers.map_or_else(
-        |error| error,
-        |(spent, limit)| raise(py, &BUDGET_EXCEEDED, "BudgetExceeded", (message, dimension, spent, limit)),
-    )
+pub fn budget_exceeded(py: Python<'_>, arguments: Py<PyTuple>) -> PyErr {
+    raise(py, &BUDGET_EXCEEDED, "BudgetExceeded", arguments)
 }

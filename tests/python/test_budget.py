@@ -504,6 +504,26 @@ def test_repr_says_how_it_stands() -> None:
         assert repr(spent) == "<Budget: 1 of 5 calls, 7 of 100 tokens, 1.5 of 60 seconds>"
 
 
+def test_a_framework_that_keeps_the_text_of_an_error_alone_does_not_hide_it() -> None:
+    gate = Limiter(requests=1_000)
+
+    def team() -> None:
+        try:
+            while True:
+                gate.acquire().release()
+        except BudgetExceeded as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+    with pytest.raises(BudgetExceeded) as caught, penstock.budget(calls=3):
+        team()
+    assert (caught.value.dimension, caught.value.spent, caught.value.limit) == ("calls", 3, 3)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(RuntimeError, match="about something else"), penstock.budget(calls=0):
+        with pytest.raises(BudgetExceeded):
+            gate.acquire()
+        raise RuntimeError("about something else")
+
+
 @pytest.mark.parametrize(
     ("limits", "error", "message"),
     [
