@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from typing import Any
 
 import pytest
 from autogen import AssistantAgent, GroupChat, GroupChatManager, UserProxyAgent
-from counting import equal, gate
+from counting import at_gate, at_server, equal, gate, settled
 
 import penstock
+from penstock import Retry
 from penstock.testing.provider import FakeProvider
+from penstock.testing.provider.fault import Fault
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +108,60 @@ def test_every_way_to_a_model_passes_the_gate_once(provider: FakeProvider, how: 
             before, counted = counted, equal(provider, limiter).calls
             assert counted > before, way.__name__
     assert all(arrival.status == 200 for arrival in provider.log)
+
+
+def test_it_is_what_it_was(provider: FakeProvider) -> None:
+    limiter = gate()
+    config, twin = config_at(provider), config_at(provider)
+    assert penstock.govern(config, limiter) is config
+    penstock.govern(config, limiter)
+    for again in (config, copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        chat(again)
+    calls = equal(provider, limiter).calls
+    penstock.ungovern(config)
+    assert config == twin
+    chat(config)
+    assert at_gate(limiter).calls == calls < at_server(provider).calls
+    assert penstock.govern(twin["config_list"], limiter) is twin["config_list"]
+    chat(twin)
+    assert at_gate(limiter).calls > calls
+
+
+def test_an_agent_can_be_handed_over(provider: FakeProvider) -> None:
+    limiter = gate()
+    writer = penstock.govern(AssistantAgent("writer", llm_config=config_at(provider)), limiter)
+    user().initiate_chat(writer, message="Hi", max_turns=2, silent=True)
+    assert equal(provider, limiter).calls == 2
+    penstock.ungovern(writer)
+    user().initiate_chat(writer, message="Hi", max_turns=1, silent=True)
+    assert (at_server(provider).calls, at_gate(limiter).calls) == (3, 2)
+
+
+def test_a_failing_provider_is_asked_no_more_than_attempts_times() -> None:
+    with FakeProvider(latency=0.0, faults=[Fault("error")]) as provider:
+        limiter = gate()
+        config = penstock.govern(config_at(provider), limiter, retry=Retry(attempts=2, initial=0.01))
+        with pytest.raises(Exception, match="(?i)error"):
+            chat(config)
+        assert len(provider.log) == 2
+        settled(limiter)
+
+
+@pytest.mark.parametrize("how", ["install", "govern"])
+def test_a_budget_ends_a_group_chat(provider: FakeProvider, how: str) -> None:
+    limiter = gate()
+    config = config_at(provider)
+    if how == "govern":
+        penstock.govern(config, limiter)
+
+    def endless() -> None:
+        agents = [AssistantAgent(name, llm_config=config) for name in ("writer", "critic")]
+        team = GroupChat(agents=agents, messages=[], max_round=1_000, speaker_selection_method="round_robin")
+        manager = GroupChatManager(groupchat=team, llm_config=config, is_termination_msg=lambda _: False)
+        user().initiate_chat(manager, message="Go on and on.", silent=True)
+
+    with penstock.install(limiter, hosts=[provider.base_url]):
+        with pytest.raises(penstock.BudgetExceeded) as caught, penstock.budget(calls=6) as spent:
+            endless()
+    assert (caught.value.dimension, caught.value.spent, spent.calls) == ("calls", 6, 6)
+    assert equal(provider, limiter).calls == 6
