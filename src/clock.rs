@@ -1,12 +1,10 @@
 //! Time, as the core sees it: nanoseconds since an origin that never moves.
 //!
-//! No decision of the core reads a clock: each takes `now`. This module is for those who call it. The process has one
-//! monotonic clock; a test may put a virtual one in its place, and the time it adds stays added when the test ends, so
+//! No decision of the core reads a clock: each takes `now`. This module is for those who call it. All processes of a host
+//! read the same monotonic clock; a test may put a virtual one in its place, and the time it adds stays added when the test ends, so
 //! that no limiter ever sees time go backwards.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 /// Nanoseconds since the origin of the process's clock. 64 bits hold 584 years.
 pub type Nanos = u64;
@@ -14,18 +12,44 @@ pub type Nanos = u64;
 /// One second.
 pub const SECOND: Nanos = 1_000_000_000;
 
-/// The origin lies a day before the first reading, so that a time "one window ago" always exists.
+/// Times begin a day before the host's clock does, so that a time "one window ago" always exists.
 const HEAD_START: Nanos = 86_400 * SECOND;
 
-static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static FROZEN: AtomicBool = AtomicBool::new(false);
 /// While frozen: the time itself. Otherwise: what virtual time has added to real time.
 static SHIFT: AtomicU64 = AtomicU64::new(HEAD_START);
+/// Whether the clock ever was virtual.
+static VIRTUAL: AtomicBool = AtomicBool::new(false);
+
+/// The host's monotonic clock, which all of its processes share: it also runs while the machine sleeps, as the
+/// provider's does.
+#[cfg(unix)]
+pub(crate) fn host() -> Nanos {
+    use rustix::time::{ClockId, clock_gettime};
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    let time = clock_gettime(clock);
+    let (seconds, part) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(SECOND).saturating_add(part)
+}
+
+/// A monotonic clock of this process.
+#[cfg(not(unix))]
+pub(crate) fn host() -> Nanos {
+    static ORIGIN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    // 584 years pass before this truncates.
+    u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
 
 fn real() -> Nanos {
-    let elapsed = ORIGIN.elapsed();
-    // 584 years pass before this is too much.
-    elapsed.as_secs().saturating_mul(SECOND).saturating_add(u64::from(elapsed.subsec_nanos()))
+    host()
+}
+
+/// Whose clock this is: 0 is the host's; any other number is of this process alone, whose time was virtual once.
+pub fn whose() -> u64 {
+    if VIRTUAL.load(Ordering::Relaxed) { u64::from(std::process::id()) } else { 0 }
 }
 
 /// The process's monotonic time; virtual while [`freeze`] holds.
@@ -43,6 +67,7 @@ pub fn now() -> Nanos {
 pub fn freeze() {
     if !FROZEN.load(Ordering::Relaxed) {
         SHIFT.store(now(), Ordering::Relaxed);
+        VIRTUAL.store(true, Ordering::Relaxed);
         FROZEN.store(true, Ordering::Relaxed);
     }
 }

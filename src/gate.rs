@@ -3,6 +3,7 @@
 //! Nothing here sleeps or wakes. Who drives a gate calls [`Gate::pump`] after whatever may set someone free (a release,
 //! a settlement, a cancel, an update, or the time that [`Gate::next_event`] names) and wakes those whom it is given.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -10,14 +11,14 @@ use std::fmt;
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::keys::{Keys, PerKey};
-use crate::ledger::{Ledger, Level, Oversize, Told};
+use crate::ledger::{Ledger, Level, MOST_RATES, Oversize, Told};
 use crate::pace::Permille;
 use crate::provider::{Kind, Reading};
 use crate::queue::{KeyId, Queue, Ticket, Waiting};
 use crate::rate::{Rate, Seconds};
 use crate::stats::{Counts, Waits};
 pub use crate::store::Exhausted;
-use crate::store::{Books, Part, Spent, Store};
+use crate::store::{Books, GRACE, Part, Spent, Store};
 
 /// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
 const NESTED: i64 = 1 << 40;
@@ -99,6 +100,8 @@ pub enum Refusal {
     QueueFull(usize),
     /// The provider said that the quota is spent: no wait that anyone would sit out can help.
     Exhausted(Exhausted),
+    /// The store is of no use, and why.
+    Store(&'static str),
 }
 
 impl fmt::Display for Refusal {
@@ -107,6 +110,7 @@ impl fmt::Display for Refusal {
             Self::Oversize(oversize) => oversize.fmt(f),
             Self::Timeout(wait) => write!(f, "the wait would be {} seconds at the least", Seconds(*wait)),
             Self::QueueFull(waiting) => write!(f, "{waiting} calls wait already, and no more may (max_waiting)"),
+            Self::Store(why) => f.write_str(why),
             Self::Exhausted(exhausted) => {
                 let of = exhausted.dimension.map_or(String::new(), |dimension| format!(" of {dimension}"));
                 write!(f, "the provider said that the quota{of} is spent")
@@ -138,6 +142,10 @@ pub struct Gate<T> {
     store: Option<Box<dyn Store>>,
     /// What of that is this gate's own; those who wait are counted by the queue.
     part: Part,
+    /// What is charged since the books were opened.
+    charged: Cost,
+    /// The news of the books that those who wait were told.
+    news: u64,
     keys: Keys,
     queue: Queue<T>,
     deadlines: BinaryHeap<Reverse<(Nanos, Ticket)>>,
@@ -158,6 +166,8 @@ impl<T: Default> Gate<T> {
             books: Books::new(ledger, config.concurrency, now),
             store: None,
             part: Part::default(),
+            charged: Cost::default(),
+            news: 0,
             keys: Keys::new(config.per_key, config.network_jitter),
             queue: Queue::default(),
             deadlines: BinaryHeap::new(),
@@ -167,6 +177,39 @@ impl<T: Default> Gate<T> {
             epoch: 0,
             waits: Waits::default(),
         }
+    }
+
+    /// A gate over shared memory: one ledger with all other gates over the memory of that name, in whatever process. What
+    /// was charged before holds.
+    ///
+    /// # Errors
+    /// [`Trouble`](crate::store::shared::Trouble): the name cannot be, or keys have limits of their own, or the memory
+    /// cannot be used, or others use it with other limits and it was not said what then.
+    #[cfg(all(unix, not(loom)))]
+    pub fn over_shared_memory(
+        name: &str,
+        config: Config,
+        on_conflict: crate::store::shared::OnConflict,
+        now: Nanos,
+    ) -> Result<Self, crate::store::shared::Trouble> {
+        use crate::store::shared::{Shared, Trouble};
+        if config.per_key.is_some() {
+            let message =
+                "per_key: what each key may use on its own is not kept in shared memory; leave per_key out, or";
+            return Err(Trouble::Name(format!("{message} use store='memory://'")));
+        }
+        if config.rates.len() > MOST_RATES {
+            let message = format!("shared memory keeps {MOST_RATES} rates at the most, not {}", config.rates.len());
+            return Err(Trouble::Name(message));
+        }
+        let ledger = Ledger::new(&config.rates, config.network_jitter, now);
+        let concurrency = config.concurrency.unwrap_or(u64::MAX);
+        let (shared, books) = Shared::attach(name, ledger, concurrency, on_conflict, now)?;
+        let mut gate = Self::new(Config { rates: Vec::new(), ..config }, now);
+        gate.news = books.news;
+        gate.books = books;
+        gate.store = Some(Box::new(shared));
+        Ok(gate)
     }
 
     /// Time never runs backwards here, whatever the caller's clock does.
@@ -190,13 +233,32 @@ impl<T: Default> Gate<T> {
         if let Some(store) = &mut self.store {
             store.open(&mut self.books, now);
         }
+        self.charged = Cost::default();
         let now = self.tick(now);
         let decided = decision(self, now);
+        let looks_at = if self.queue.is_empty() { 0 } else { self.head_due.unwrap_or(Nanos::MAX) };
+        let part = Part { waiting: self.queue.len() as u64, looks_at, ..self.part };
         if let Some(store) = &mut self.store {
-            let waiting = self.queue.len() as u64;
-            store.close(&mut self.books, &Part { waiting, ..self.part });
+            // Whoever stood still for so long that others went on charges anew; twice, if it comes to the worst.
+            while !store.close(&mut self.books, &part) {
+                store.open(&mut self.books, now);
+                self.books.ledger.charge(&self.charged, now, now);
+            }
         }
         decided
+    }
+
+    /// Those who wait in other processes look again when this decision is made.
+    #[inline]
+    fn call(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.call();
+        }
+    }
+
+    /// What a call weighs where gates take turns; nothing if there is no rate.
+    fn weight(&self, cost: &Cost) -> Option<Nanos> {
+        (!self.books.ledger.is_empty()).then(|| self.books.ledger.service_time(cost))
     }
 
     /// Lets a call leave, or wait, or neither. `settled` takes what became of others meanwhile, as in [`Gate::pump`].
@@ -217,6 +279,9 @@ impl<T: Default> Gate<T> {
     #[inline]
     fn leave_at_once(&mut self, now: Nanos, request: &Request<'_>) -> Option<Admission> {
         let cost = request.cost.clamped();
+        if let Some(why) = self.books.broken {
+            return Some(Admission::Refused(Refusal::Store(why)));
+        }
         if let Err(oversize) = self.check(&cost, request.key) {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
@@ -225,7 +290,7 @@ impl<T: Default> Gate<T> {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Exhausted(exhausted)));
         }
-        if !self.queue.is_clear(request.place()) {
+        if !self.queue.is_clear(request.place()) || !(request.nested || self.books.turn.is_own(false)) {
             return None;
         }
         // Without limits of its own a key matters only to those who wait.
@@ -274,6 +339,10 @@ impl<T: Default> Gate<T> {
 
     fn grant(&mut self, cost: Cost, key: Option<KeyId>, slot: bool, due: Nanos, now: Nanos, waited: Nanos) -> Grant {
         self.books.ledger.charge(&cost, due, now);
+        if self.store.is_some() {
+            self.charged = self.charged.plus(cost);
+            self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.weight(&cost));
+        }
         let mut held = None;
         if let Some(id) = key
             && let Some(state) = self.keys.get(id)
@@ -365,11 +434,15 @@ impl<T: Default> Gate<T> {
     /// Admits all who may leave. Gives the grant of `newcomer` if it is among them; all others go to `settled`.
     fn serve(&mut self, now: Nanos, newcomer: Option<Ticket>, settled: &mut Vec<(T, Outcome)>) -> Option<Grant> {
         let mut own = None;
+        if self.news != self.books.news || self.books.broken.is_some() {
+            self.tell_news(now, settled);
+        }
         self.queue.readmit_due(now);
         self.head_due = loop {
             let Self { queue, books: Books { ledger, .. }, .. } = self;
             let Some(next) = queue.next(|cost| ledger.service_time(cost)) else { break None };
             match self.due(&next, now) {
+                Due::At(due) if due <= now && !self.comes_first(&next) => break Some(now.saturating_add(GRACE)),
                 Due::At(due) if due <= now => {
                     let (payload, grant) = self.admit_waiting(&next, due, now);
                     if Some(next.ticket) == newcomer {
@@ -378,13 +451,54 @@ impl<T: Default> Gate<T> {
                         settled.push((payload, Ok(grant)));
                     }
                 }
-                Due::At(due) => break Some(due),
+                Due::At(due) => break Some(self.due_behind_rivals(&next, due, now)),
                 Due::AfterRelease => break None,
                 Due::KeyAt(due) => self.queue.set_aside(next.ticket, Some(due)),
                 Due::KeyAfterRelease => self.queue.set_aside(next.ticket, None),
             }
         };
         own
+    }
+
+    /// Whether the waiter that is next goes before those who wait at other gates.
+    #[inline]
+    fn comes_first(&self, next: &Waiting) -> bool {
+        next.priority >= NESTED / 2 || self.books.turn.is_own(true)
+    }
+
+    /// When the waiter that is next should look: when it is due, or when those at other gates that come first have left,
+    /// which are taken to be like it.
+    fn due_behind_rivals(&mut self, next: &Waiting, due: Nanos, now: Nanos) -> Nanos {
+        if self.books.turn.rivals.is_empty() || self.comes_first(next) {
+            return due;
+        }
+        let times = |amount: u64| amount.saturating_mul(self.books.turn.rank());
+        let Cost { requests, tokens, input_tokens, output_tokens } = next.cost;
+        let ahead = Cost {
+            requests: times(requests),
+            tokens: times(tokens),
+            input_tokens: times(input_tokens),
+            output_tokens: times(output_tokens),
+        };
+        self.books.ledger.earliest_behind(&ahead, &next.cost, now).max(due)
+    }
+
+    /// Tells those who wait what was changed by other gates and concerns them.
+    #[cold]
+    fn tell_news(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        self.news = self.books.news;
+        if let Some(why) = self.books.broken {
+            for ticket in self.queue.pick(|_| true) {
+                if let Some(payload) = self.leave(ticket, now) {
+                    settled.push((payload, Err(Refusal::Store(why))));
+                }
+            }
+            return;
+        }
+        self.fail_hopeless(now, settled);
+        if let Some(spent) = self.books.spent.filter(|spent| now < spent.until) {
+            self.fail_all(spent.exhausted, now, settled);
+        }
     }
 
     /// When the waiter that is next may leave.
@@ -422,7 +536,10 @@ impl<T: Default> Gate<T> {
         let payload = queue.serve(next.ticket, |cost| ledger.service_time(cost)).unwrap_or_default();
         let waited = now.saturating_sub(next.arrived);
         if waited > 0 {
-            self.waits.record(waited);
+            match &self.store {
+                Some(store) => store.record(waited),
+                None => self.waits.record(waited),
+            }
         }
         let nested = next.priority >= NESTED / 2;
         if let Some(state) = next.key.and_then(|key| self.keys.get(key)) {
@@ -493,6 +610,9 @@ impl<T: Default> Gate<T> {
         let key = self.queue.get(ticket)?.key;
         let payload = self.queue.remove(ticket)?;
         self.hold_up(now);
+        if !self.books.turn.rivals.is_empty() {
+            self.call(); // those who come after it come earlier
+        }
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {
             state.waiting -= 1;
         }
@@ -526,6 +646,9 @@ impl<T: Default> Gate<T> {
         self.part.in_flight = self.part.in_flight.saturating_sub(1);
         if grant.slot {
             self.part.slots = self.part.slots.saturating_sub(1);
+            if self.books.slots >= self.books.slots_now() {
+                self.call();
+            }
             self.books.free_slot();
         }
         if let Some(key) = grant.key {
@@ -559,6 +682,12 @@ impl<T: Default> Gate<T> {
             return;
         }
         let actual = actual.clamped();
+        if self.store.is_some() {
+            self.charged = self.charged.plus(actual.minus(grant.cost));
+            if !grant.cost.minus(actual).is_free() {
+                self.call();
+            }
+        }
         self.books.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
         if let Some(state) = grant.key.and_then(|key| self.keys.get(key))
             && let Some(ledger) = &mut state.ledger
@@ -612,6 +741,7 @@ impl<T: Default> Gate<T> {
 
     fn heed(&mut self, now: Nanos, reading: &Reading, sent_at: Nanos, settled: &mut Vec<(T, Outcome)>) {
         let verdict = &reading.verdict;
+        let speed = self.books.ledger.speed();
         let wait = verdict.wait.map(|wait| Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX));
         for limit in &reading.limits {
             let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
@@ -623,13 +753,16 @@ impl<T: Default> Gate<T> {
             Kind::Ok => {
                 if self.books.spent.is_some_and(|spent| sent_at >= spent.since) {
                     self.books.spent = None;
+                    self.call();
                 }
                 self.books.ledger.succeeded(now);
                 // Without rates, an app that leaves half of its slots free sends little.
                 if self.books.slots.saturating_add(1) * 2 >= self.books.slots_now() {
                     self.books.pace.sent(1);
                 }
-                self.books.pace.succeeded(1, Nanos::MAX, now);
+                if self.books.pace.succeeded(1, Nanos::MAX, now) || self.books.ledger.speed() > speed {
+                    self.call();
+                }
             }
             Kind::Throttled => {
                 let until = now.saturating_add(wait.unwrap_or(UNSTATED));
@@ -656,6 +789,9 @@ impl<T: Default> Gate<T> {
                 let since = self.books.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
                 self.books.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
                 self.fail_all(exhausted, now, settled);
+                self.books.news += 1;
+                self.news = self.books.news;
+                self.call();
             }
             Kind::Transient | Kind::Oversize | Kind::Fatal => {}
         }
@@ -681,6 +817,9 @@ impl<T: Default> Gate<T> {
             gate.hold_up(now);
             gate.books.ledger.update(dimension, rates, now);
             gate.fail_hopeless(now, settled);
+            gate.books.news += 1;
+            gate.news = gate.books.news;
+            gate.call();
         });
     }
 
@@ -697,7 +836,10 @@ impl<T: Default> Gate<T> {
 
     /// Changes how many calls may be under way at once. Those that are keep their slots.
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
-        self.decide(self.books.last, |gate, _| gate.books.set_concurrency(concurrency));
+        self.decide(self.books.last, |gate, _| {
+            gate.books.set_concurrency(concurrency);
+            gate.call();
+        });
     }
 
     /// Those who wait and whose payload `pick` picks, to be cancelled one by one.
@@ -748,7 +890,10 @@ impl<T: Default> Gate<T> {
         self.deadlines.clear();
         self.keys.disown(self.books.last);
         self.head_due = None;
-        self.books.slots = 0;
+        match &mut self.store {
+            Some(store) => store.disown(),
+            None => self.books.slots = 0,
+        }
         self.part = Part::default();
         self.epoch = self.epoch.wrapping_add(1);
         payloads
@@ -762,6 +907,29 @@ impl<T: Default> Gate<T> {
     /// How many permits are out.
     pub fn in_flight(&self) -> u64 {
         self.part.in_flight
+    }
+
+    /// How many permits are out, and how many calls wait, at all gates over the same store.
+    pub fn everywhere(&self) -> (u64, u64) {
+        match &self.store {
+            Some(store) => {
+                let all = store.parts();
+                (all.in_flight, all.waiting)
+            }
+            None => (self.part.in_flight, self.queue.len() as u64),
+        }
+    }
+
+    /// Brings what can be asked up to date with what other gates over the same store have done.
+    pub fn refresh(&mut self, now: Nanos) {
+        if self.store.is_some() {
+            self.decide(now, |_, _| ());
+        }
+    }
+
+    /// Whether other gates share the books.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_some()
     }
 
     /// How many calls wait.
@@ -780,8 +948,8 @@ impl<T: Default> Gate<T> {
     }
 
     /// How long calls waited.
-    pub fn waits(&self) -> &Waits {
-        &self.waits
+    pub fn waits(&self) -> Cow<'_, Waits> {
+        self.store.as_ref().map_or(Cow::Borrowed(&self.waits), |store| Cow::Owned(store.waits()))
     }
 
     /// How each rate stands.

@@ -352,6 +352,31 @@ impl Ledger {
         }
     }
 
+    /// Knows nothing of the rates that are kept, so that they are brought in any case.
+    pub(crate) fn forget_edition(&mut self) {
+        self.edition = u64::MAX;
+    }
+
+    /// The rates as they were configured, in their order.
+    pub(crate) fn configured(&self) -> Vec<(Dimension, Rate)> {
+        self.accounts.iter().map(|account| (account.dimension, account.configured)).collect()
+    }
+
+    /// Assumes another spread of the network's delay, for rates that change from here on.
+    pub(crate) fn set_jitter(&mut self, jitter: Option<Nanos>) {
+        if self.jitter != jitter {
+            self.jitter = jitter;
+            for account in &mut self.accounts {
+                account.change(account.rate, jitter, &self.rings, 0);
+            }
+        }
+    }
+
+    /// The spread of the network's delay, if one was given.
+    pub(crate) fn jitter(&self) -> Option<Nanos> {
+        self.jitter
+    }
+
     /// How often the rates were changed: what [`Ledger::carry_rates`] carries is the same as long as this is.
     pub(crate) fn edition(&self) -> u64 {
         self.edition

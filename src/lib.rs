@@ -92,8 +92,6 @@
 //! # Ok::<(), penstock::rate::RateError>(())
 //! ```
 
-#![allow(dead_code)] // for the shared store, which lands next
-
 pub mod bucket;
 pub mod clock;
 pub mod cost;
@@ -110,6 +108,6 @@ pub mod queue;
 pub mod rate;
 pub mod retry;
 pub mod stats;
-mod store;
+pub mod store;
 pub mod window;
 mod words;

@@ -46,6 +46,17 @@ impl Waits {
         }
     }
 
+    /// Waits that were counted elsewhere: of each kind how long, in microseconds, and how many.
+    pub(crate) fn counted(total: u128, max: Nanos, kinds: impl Iterator<Item = (u64, u64)>) -> Self {
+        let mut waits = Self { total, max, ..Self::default() };
+        if let Some(histogram) = &mut waits.histogram {
+            for (micros, count) in kinds {
+                histogram.saturating_record_n(micros, count);
+            }
+        }
+        waits
+    }
+
     /// All waiting together, in nanoseconds.
     pub fn total(&self) -> u128 {
         self.total

@@ -315,11 +315,15 @@ impl Window {
         for word in [used, &mut newest.last, &mut newest.amount, began, forgotten] {
             carrier.word(word);
         }
-        if let Slices::Elsewhere { first, end, kept, .. } = slices {
-            carrier.word(first);
-            carrier.word(end);
-            *kept = *first;
-        }
+        let (mut nowhere, mut kept_nowhere) = ((0, 0), 0);
+        let (first, end, kept) = match slices {
+            Slices::Elsewhere { first, end, kept, .. } => (first, end, kept),
+            // Only an empty window changes places, when it is made.
+            Slices::Own(_) => (&mut nowhere.0, &mut nowhere.1, &mut kept_nowhere),
+        };
+        carrier.word(first);
+        carrier.word(end);
+        *kept = *first;
     }
 
     /// Counts anew what is used, for one who does not know how far another got.

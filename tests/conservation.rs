@@ -81,7 +81,7 @@ impl World {
             max_waiting: chance.one_in(3).then(|| usize::try_from(chance.below(20)).unwrap()),
         };
         Self {
-            gate: Gate::new(config, 0),
+            gate: support::gate(config, 0),
             chance,
             per_key,
             concurrency,
@@ -150,7 +150,9 @@ impl World {
                     assert!(waiter.cost.get(oversize.dimension) > oversize.limit);
                     self.counts.refused += 1;
                 }
-                Err(Refusal::Exhausted(_) | Refusal::QueueFull(_)) => panic!("told of a full queue after joining it"),
+                Err(Refusal::Exhausted(_) | Refusal::QueueFull(_) | Refusal::Store(_)) => {
+                    panic!("told of a full queue after joining it")
+                }
             }
         }
     }
@@ -229,7 +231,7 @@ impl World {
                 self.counts.refused += 1;
             }
             Admission::Refused(Refusal::Oversize(_)) => self.counts.refused += 1,
-            Admission::Refused(Refusal::Exhausted(_)) => panic!("no provider said anything"),
+            Admission::Refused(Refusal::Exhausted(_) | Refusal::Store(_)) => panic!("no provider said anything"),
         }
         self.check();
     }

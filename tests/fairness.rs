@@ -23,7 +23,7 @@ struct Line {
 
 impl Line {
     fn new(config: Config) -> Self {
-        Self { gate: Gate::new(config, 0), now: 0, left: Vec::new() }
+        Self { gate: support::gate(config, 0), now: 0, left: Vec::new() }
     }
 
     fn of_tokens(amount: u64) -> Self {
@@ -222,7 +222,7 @@ fn a_key_at_its_own_limit_blocks_nobody_else() {
 /// One key's waiters fill the queue: who has room of its own still leaves at once, and only who would wait is refused.
 #[test]
 fn a_queue_full_of_one_keys_waiters_refuses_no_one_who_need_not_wait() {
-    let mut gate: Gate<()> = Gate::new(Config { max_waiting: Some(3), ..with_per_key(600, Some(1)) }, 0);
+    let mut gate: Gate<()> = support::gate(Config { max_waiting: Some(3), ..with_per_key(600, Some(1)) }, 0);
     let mut admit = |key| {
         let request = Request { cost: CALL, key: Some(key), ..Request::default() };
         gate.admit(0, &request, &mut Vec::new())
@@ -241,7 +241,7 @@ fn a_queue_full_of_one_keys_waiters_refuses_no_one_who_need_not_wait() {
 #[test]
 fn a_newcomer_refused_by_a_full_queue_delays_nobody() {
     let rates = [(Dimension::Tokens, rate(60, MINUTE).with_burst(60).unwrap().with_window(false))];
-    let mut gate: Gate<()> = Gate::new(Config { max_waiting: Some(1), ..config(&rates, 0) }, 0);
+    let mut gate: Gate<()> = support::gate(Config { max_waiting: Some(1), ..config(&rates, 0) }, 0);
     let mut admit = |amount, priority| {
         let request = Request { cost: tokens(amount), priority, ..Request::default() };
         (gate.admit(0, &request, &mut Vec::new()), gate.next_event())
@@ -254,7 +254,7 @@ fn a_newcomer_refused_by_a_full_queue_delays_nobody() {
 /// What one key may use says nothing about calls without a key.
 #[test]
 fn a_call_without_a_key_is_not_bound_by_what_a_key_may_use() {
-    let mut gate: Gate<()> = Gate::new(with_per_key(2, None), 0);
+    let mut gate: Gate<()> = support::gate(with_per_key(2, None), 0);
     let cost = CALL.with(Dimension::Requests, 3);
     let mut admit = |key| gate.admit(0, &Request { cost, key, ..Request::default() }, &mut Vec::new());
     assert!(matches!(admit(Some("ada")), Admission::Refused(Refusal::Oversize(_))));

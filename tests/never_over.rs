@@ -116,7 +116,7 @@ impl World {
             max_waiting: None,
         };
         Self {
-            gate: Gate::new(config, 0),
+            gate: support::gate(config, 0),
             shared: shared.iter().filter_map(|(dimension, rate)| Oracle::new(*dimension, rate, jitter)).collect(),
             chance,
             per_key,
@@ -363,7 +363,7 @@ fn buckets_keep_their_envelope_on_the_clock() {
         let mut config = config(&rates, 50 * MILLISECOND);
         config.concurrency = chance.one_in(2).then_some(3);
         config.per_key = chance.one_in(2).then_some(per_key);
-        let mut gate: Gate<()> = Gate::new(config, 0);
+        let mut gate: Gate<()> = support::gate(config, 0);
         let (mut now, mut ends, mut given_up) = (0, Vec::new(), Vec::new());
         let mut left = Vec::new();
         let mut settled = Vec::new();
@@ -420,7 +420,8 @@ fn buckets_keep_their_envelope_on_the_clock() {
 fn a_head_that_gives_up_leaves_no_burst_behind() {
     let requests = rate(60, MINUTE).with_burst(1).unwrap();
     let scarce = rate(60, MINUTE).with_burst(60).unwrap();
-    let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, requests), (Dimension::Tokens, scarce)], 0), 0);
+    let mut gate: Gate<()> =
+        support::gate(config(&[(Dimension::Requests, requests), (Dimension::Tokens, scarce)], 0), 0);
     let mut settled = Vec::new();
     let mut admit = |cost| gate.admit(0, &Request { cost, ..Request::default() }, &mut Vec::new());
     assert!(matches!(admit(CALL.with(Dimension::Tokens, 60)), Admission::Granted(_)));
@@ -438,7 +439,7 @@ fn a_head_that_gives_up_leaves_no_burst_behind() {
 fn nothing_is_refunded_into_a_later_window() {
     for (at, refunded) in [(60 * SECOND - 1, true), (60 * SECOND, false)] {
         let bare = rate(60, MINUTE).with_burst(60).unwrap().with_window(false);
-        let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, bare)], 0), 0);
+        let mut gate: Gate<()> = support::gate(config(&[(Dimension::Requests, bare)], 0), 0);
         let admit = |gate: &mut Gate<()>, now, requests| {
             let cost = CALL.with(Dimension::Requests, requests);
             gate.admit(now, &Request { cost, timeout: Some(0), ..Request::default() }, &mut Vec::new())
@@ -454,7 +455,8 @@ fn nothing_is_refunded_into_a_later_window() {
 #[test]
 fn an_update_keeps_what_was_charged_to_a_rate_that_stays() {
     let (second, minute) = (rate(20, SECOND), rate(60, MINUTE).with_burst(60).unwrap());
-    let mut gate: Gate<()> = Gate::new(config(&[(Dimension::Requests, second), (Dimension::Requests, minute)], 0), 0);
+    let mut gate: Gate<()> =
+        support::gate(config(&[(Dimension::Requests, second), (Dimension::Requests, minute)], 0), 0);
     let mut settled = Vec::new();
     let call = Request { cost: CALL, timeout: Some(0), ..Request::default() };
     for now in 0..3 {
@@ -477,7 +479,7 @@ fn a_nested_permit_keeps_its_key() {
         gate.admit(now, &request, &mut Vec::new())
     }
     let per_key = PerKey { rates: vec![(Dimension::Requests, rate(10, SECOND).with_window(false))], concurrency: None };
-    let mut gate: Gate<()> = Gate::new(Config { per_key: Some(per_key), ..Config::default() }, 0);
+    let mut gate: Gate<()> = support::gate(Config { per_key: Some(per_key), ..Config::default() }, 0);
     let Admission::Granted(mut nested) = call(&mut gate, 0, "first", true) else { panic!("there is room") };
     // Its bucket is full again long before it ends, and many other keys come.
     let others: Vec<_> = (0..200).map(|i| format!("other {i}")).collect();

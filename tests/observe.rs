@@ -1,6 +1,8 @@
 //! What a limiter makes of what the provider says, in virtual time: processes that share a key without knowing of each
 //! other, and a refusal that stops all who wait. Answers are real ones: headers and bodies as `OpenAI` sends them.
 
+mod support;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -21,7 +23,7 @@ fn one() -> Cost {
 
 fn gate() -> Gate<()> {
     let rates = vec![(Dimension::Requests, Rate::new(LIMIT, MINUTE).unwrap())];
-    Gate::new(Config { rates, ..Config::default() }, SECOND)
+    support::gate(Config { rates, ..Config::default() }, SECOND)
 }
 
 /// A bucket as `OpenAI`'s own messages describe it: it holds the whole limit and is refilled without a pause. In
@@ -172,7 +174,7 @@ fn processes_that_share_a_key_find_their_shares_by_listening() {
 #[test]
 fn a_stated_wait_stops_all_who_wait_and_no_herd_leaves_after_it() {
     let rates = vec![(Dimension::Requests, Rate::new(6_000, MINUTE).unwrap())]; // 100 a second
-    let mut gate: Gate<()> = Gate::new(Config { rates, ..Config::default() }, SECOND);
+    let mut gate: Gate<()> = support::gate(Config { rates, ..Config::default() }, SECOND);
     let mut settled = Vec::new();
     let request = Request { cost: one(), ..Request::default() };
     let mut now = SECOND;

@@ -13,7 +13,7 @@ use support::{CALL, MINUTE, rate};
 fn of_keys(concurrency: Option<u64>) -> Gate<()> {
     let rates = vec![(Dimension::Requests, rate(1, MINUTE).with_window(false))];
     let per_key = Some(PerKey { rates, concurrency });
-    Gate::new(Config { per_key, network_jitter: Some(0), ..Config::default() }, 0)
+    support::gate(Config { per_key, network_jitter: Some(0), ..Config::default() }, 0)
 }
 
 fn ask(gate: &mut Gate<()>, now: Nanos, key: &str) -> Result<Grant, Ticket> {

@@ -5,6 +5,9 @@ use crate::cost::Dimension;
 use crate::ledger::Ledger;
 use crate::pace::{FULL, Pace};
 use crate::stats::Counts;
+use crate::words::Carrier;
+
+use super::Turn;
 
 /// What the provider said of a quota that is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,14 @@ pub(crate) struct Books {
     pub(crate) counts: Counts,
     /// The latest time that any decision was made at.
     pub(crate) last: Nanos,
+    /// How many gates have calls that wait.
+    pub(crate) gates_waiting: u64,
+    /// Whose turn it is among those.
+    pub(crate) turn: Turn,
+    /// How often the rates or the concurrency were changed by their owner, or a quota was found spent.
+    pub(crate) news: u64,
+    /// Why the books are of no use: what is kept cannot be.
+    pub(crate) broken: Option<&'static str>,
 }
 
 impl Books {
@@ -56,7 +67,50 @@ impl Books {
             pace: Pace::default(),
             counts: Counts::default(),
             last: now,
+            gates_waiting: 0,
+            turn: Turn::default(),
+            news: 0,
+            broken: None,
         }
+    }
+
+    /// All of it but for the rates.
+    #[inline]
+    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
+        let Self { concurrency, slots, slot_freed, last, gates_waiting, news, .. } = self;
+        for word in [concurrency, slots, slot_freed, last, gates_waiting, news, &mut self.turn.clock] {
+            carrier.word(word);
+        }
+        let Counts { granted, cancelled, abandoned, timeouts, refused } = &mut self.counts;
+        for word in [granted, cancelled, abandoned, timeouts, refused] {
+            carrier.word(word);
+        }
+        self.pace.carry(carrier);
+        self.carry_spent(carrier);
+        self.ledger.carry(carrier);
+    }
+
+    fn carry_spent(&mut self, carrier: &mut impl Carrier) {
+        let mut there = self.spent.is_some();
+        carrier.flag(&mut there);
+        if !there {
+            self.spent = None;
+            return;
+        }
+        let exhausted = Exhausted { resets_at: None, dimension: None };
+        let spent = self.spent.get_or_insert(Spent { exhausted, since: 0, until: 0, probe_at: 0 });
+        carrier.perhaps(&mut spent.exhausted.resets_at);
+        let mut dimension = spent.exhausted.dimension.map(|dimension| dimension as u64);
+        carrier.perhaps(&mut dimension);
+        spent.exhausted.dimension = Dimension::ALL.into_iter().find(|&known| Some(known as u64) == dimension);
+        for word in [&mut spent.since, &mut spent.until, &mut spent.probe_at] {
+            carrier.word(word);
+        }
+    }
+
+    /// Whether its numbers can be.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.concurrency > 0 && self.pace.is_sound() && self.ledger.is_sound()
     }
 
     /// Time never runs backwards here, whatever the caller's clock does.
@@ -72,6 +126,18 @@ impl Books {
     pub(crate) fn slots_now(&self) -> u64 {
         let speed = self.pace.speed();
         if speed == FULL { self.concurrency } else { (self.concurrency.saturating_mul(speed) / FULL).max(1) }
+    }
+
+    /// Goes on with other limits.
+    pub(crate) fn replace(&mut self, ledger: &Ledger, concurrency: u64, now: Nanos) {
+        let rates = ledger.configured();
+        self.ledger.set_jitter(ledger.jitter());
+        for dimension in Dimension::ALL {
+            let own = rates.iter().filter(|(other, _)| *other == dimension).map(|&(_, rate)| rate);
+            self.ledger.update(dimension, &own.collect::<Vec<_>>(), now);
+        }
+        self.set_concurrency(Some(concurrency));
+        self.news += 1;
     }
 
     /// Gives a slot back.

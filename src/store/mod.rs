@@ -6,16 +6,21 @@
 //! what order and until when stays with each gate.
 
 mod books;
+#[cfg(unix)]
+pub mod shared;
+mod turn;
 
 use std::fmt;
 
 use crate::clock::Nanos;
+use crate::stats::Waits;
 
 pub use books::Exhausted;
 pub(crate) use books::{Books, Spent};
+pub(crate) use turn::{GRACE, Turn};
 
 /// What one gate has out: its part of what the books say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
     /// Permits.
     pub(crate) in_flight: u64,
@@ -23,6 +28,8 @@ pub(crate) struct Part {
     pub(crate) slots: u64,
     /// Calls that wait.
     pub(crate) waiting: u64,
+    /// When it looks whether it is its turn; never, if it waits to be told.
+    pub(crate) looks_at: Nanos,
 }
 
 /// A store that several gates share. A gate whose books are in memory alone has none.
@@ -30,6 +37,22 @@ pub(crate) trait Store: fmt::Debug + Send {
     /// Opens the books: nobody else changes them from here on, and they are as the last one left them.
     fn open(&mut self, books: &mut Books, now: Nanos);
 
-    /// Closes the books: what was decided holds for all, from one moment to the next.
-    fn close(&mut self, books: &mut Books, part: &Part);
+    /// Closes the books: what was decided holds for all, from one moment to the next. Gives whether it does: if not, the
+    /// gate stood still for so long that others went on without it, and what it charged is to be charged again.
+    fn close(&mut self, books: &mut Books, part: &Part) -> bool;
+
+    /// Tells all gates that wait to look again, when the books are closed.
+    fn call(&mut self);
+
+    /// How long calls waited, of all gates.
+    fn record(&self, wait: Nanos);
+
+    /// How long calls waited, of all gates.
+    fn waits(&self) -> Waits;
+
+    /// What all gates have out together, and the calls that wait at all of them.
+    fn parts(&self) -> Part;
+
+    /// This process is a fork: its part is the parent's.
+    fn disown(&mut self);
 }

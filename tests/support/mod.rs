@@ -2,14 +2,45 @@
 
 #![allow(dead_code)] // each test binary uses its own part
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use penstock::clock::{Nanos, SECOND};
 use penstock::cost::{Cost, Dimension};
 use penstock::gate::{Admission, Config, Gate, Grant, Request};
 use penstock::rate::Rate;
+use penstock::store::shared::OnConflict;
 
 pub const MILLISECOND: Nanos = SECOND / 1_000;
 pub const MINUTE: Nanos = 60 * SECOND;
 pub const HOUR: Nanos = 3_600 * SECOND;
+
+/// A gate in the store that `PENSTOCK_TEST_STORE` names: `memory`, which is the default, or `shm`. What a store does not
+/// keep (keys with limits of their own, in shared memory) stays in memory.
+pub fn gate<T: Default>(config: Config, now: Nanos) -> Gate<T> {
+    match std::env::var("PENSTOCK_TEST_STORE").as_deref() {
+        Ok("shm") if config.per_key.is_none() => shared_gate(&fresh_name(), config, now),
+        Ok("memory" | "shm") | Err(_) => Gate::new(config, now),
+        Ok(other) => panic!("PENSTOCK_TEST_STORE must be memory or shm, not {other:?}"),
+    }
+}
+
+/// A name of shared memory that nobody uses.
+pub fn fresh_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Where shared memory of that name is.
+pub fn shared_file(name: &str) -> std::path::PathBuf {
+    penstock::store::shared::path(name).unwrap()
+}
+
+/// A gate over shared memory whose file has no name any more: it goes when the gate does.
+fn shared_gate<T: Default>(name: &str, config: Config, now: Nanos) -> Gate<T> {
+    let gate = Gate::over_shared_memory(name, config, OnConflict::Error, now).unwrap();
+    std::fs::remove_file(shared_file(name)).unwrap();
+    gate
+}
 
 /// Repeatable chance: splitmix64 (Steele, Lea and Flood, 2014).
 pub struct Chance(u64);
@@ -100,7 +131,7 @@ pub struct Saturated<S> {
 
 impl<S: FnMut() -> Cost> Saturated<S> {
     pub fn new(config: Config, sizes: S) -> Self {
-        Self { gate: Gate::new(config, 0), sizes, now: 0 }
+        Self { gate: gate(config, 0), sizes, now: 0 }
     }
 
     /// Runs until `end`, with every timer `late()` late, and tells each admission in the order of time.

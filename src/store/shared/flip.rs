@@ -1,0 +1,84 @@
+//! Two copies of the books and a number that says which holds. The next state is written over the copy that does not,
+//! and holds from the one store on that raises the number: a process that is killed before it has changed nothing.
+
+use super::atomic::{AtomicU64, Ordering};
+use super::layout::{BOOKS_WORDS, EDITION_AT, RATES_WORDS, books};
+use crate::store::Books;
+use crate::words::Carrier;
+
+/// Words of the file, one after the other: brought out of it, or kept in it.
+pub struct Words<'a> {
+    words: &'a [AtomicU64],
+    at: usize,
+    writes: bool,
+}
+
+impl<'a> Words<'a> {
+    /// Brings words out.
+    pub fn reading(words: &'a [AtomicU64]) -> Self {
+        Self { words, at: 0, writes: false }
+    }
+
+    /// Keeps words.
+    pub fn writing(words: &'a [AtomicU64]) -> Self {
+        Self { words, at: 0, writes: true }
+    }
+}
+
+impl Carrier for Words<'_> {
+    #[inline]
+    fn word(&mut self, word: &mut u64) {
+        match self.words.get(self.at) {
+            Some(kept) if self.writes => kept.store(*word, Ordering::Relaxed),
+            Some(kept) => *word = kept.load(Ordering::Relaxed),
+            None => {}
+        }
+        self.at += 1;
+    }
+}
+
+/// Which edition of the books holds.
+#[inline]
+pub fn edition(arena: &[AtomicU64]) -> u64 {
+    arena[EDITION_AT].load(Ordering::Acquire)
+}
+
+/// Brings `books` up to date. Gives whether they can be.
+pub fn load(arena: &[AtomicU64], edition: u64, into: &mut Books) -> bool {
+    let words = &arena[books(edition)..][..BOOKS_WORDS];
+    let rates = &words[..RATES_WORDS];
+    if rates[0].load(Ordering::Relaxed) != into.ledger.edition() && !into.ledger.carry_rates(&mut Words::reading(rates))
+    {
+        return false;
+    }
+    into.carry(&mut Words::reading(&words[RATES_WORDS..]));
+    into.is_sound()
+}
+
+/// Makes `books` the ones that hold, as the edition after this one. Gives the number of that.
+#[inline]
+pub fn store(arena: &[AtomicU64], edition: u64, from: &mut Books) -> u64 {
+    let next = edition.wrapping_add(1);
+    let words = &arena[books(next)..][..BOOKS_WORDS];
+    let rates = &words[..RATES_WORDS];
+    if rates[0].load(Ordering::Relaxed) != from.ledger.edition() {
+        from.ledger.carry_rates(&mut Words::writing(rates));
+    }
+    from.carry(&mut Words::writing(&words[RATES_WORDS..]));
+    arena[EDITION_AT].store(next, Ordering::Release);
+    next
+}
+
+/// Whoever wrote the copy that does not hold may not have come to its end: nothing in it is taken to be there already.
+pub fn distrust(arena: &[AtomicU64], edition: u64) {
+    arena[books(edition.wrapping_add(1))].store(u64::MAX, Ordering::Relaxed);
+}
+
+/// Copies the books that hold, as of `edition`, into another arena.
+pub fn copy(from: &[AtomicU64], edition: u64, into: &[AtomicU64]) {
+    for at in books(edition)..books(edition) + BOOKS_WORDS {
+        into[at].store(from[at].load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    distrust(into, edition);
+    into[EDITION_AT].store(edition, Ordering::Release);
+}

@@ -1,0 +1,87 @@
+//! The limits that a file was made with, and what becomes of a limiter that asks for others.
+
+use std::fmt::Write as _;
+use std::io;
+
+use super::atomic::AtomicU64;
+use super::flip::Words;
+use super::layout::{TERMS_AT, TERMS_WORDS};
+use crate::cost::Dimension;
+use crate::ledger::Ledger;
+use crate::rate::{Rate, Seconds};
+use crate::words::Carrier;
+
+/// What happens when others that live use the same name with other limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Neither is changed, and who came later is told.
+    #[default]
+    Error,
+    /// Theirs hold, for both.
+    Keep,
+    /// The new ones hold, for both.
+    Replace,
+}
+
+/// Limits that a limiter is made with.
+#[derive(Debug)]
+pub struct Terms {
+    pub ledger: Ledger,
+    pub concurrency: u64,
+}
+
+impl PartialEq for Terms {
+    fn eq(&self, other: &Self) -> bool {
+        self.concurrency == other.concurrency
+            && self.ledger.jitter() == other.ledger.jitter()
+            && self.sorted() == other.sorted()
+    }
+}
+
+impl Terms {
+    fn carry(&mut self, carrier: &mut impl Carrier) -> bool {
+        self.ledger.carry_rates(carrier) && {
+            carrier.word(&mut self.concurrency);
+            self.concurrency > 0
+        }
+    }
+
+    /// The rates, in an order that does not depend on how they were written down.
+    fn sorted(&self) -> Vec<(Dimension, Rate)> {
+        let mut rates = self.ledger.configured();
+        rates.sort_by_key(|(dimension, rate)| (*dimension, rate.period(), rate.amount(), rate.burst(), rate.window()));
+        rates
+    }
+
+    /// Writes them down in the file.
+    pub fn write(&mut self, words: &[AtomicU64]) {
+        self.carry(&mut Words::writing(&words[TERMS_AT..TERMS_AT + TERMS_WORDS]));
+    }
+
+    /// Those that the file was made with.
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub fn read(words: &[AtomicU64]) -> io::Result<Self> {
+        let mut terms = Self { ledger: Ledger::new(&[], None, 0), concurrency: 1 };
+        let sound = terms.carry(&mut Words::reading(&words[TERMS_AT..TERMS_AT + TERMS_WORDS]));
+        if sound { Ok(terms) } else { Err(io::Error::other("it is corrupted: its rates cannot be")) }
+    }
+
+    /// As people write them.
+    pub fn shown(&self) -> String {
+        let mut text = String::new();
+        for (dimension, rate) in self.sorted() {
+            let guard = if rate.window() { "" } else { " without a window" };
+            let _ = write!(text, "{dimension} {rate} (burst {}{guard}), ", rate.burst());
+        }
+        if self.concurrency != u64::MAX {
+            let _ = write!(text, "concurrency {}, ", self.concurrency);
+        }
+        if let Some(jitter) = self.ledger.jitter() {
+            let _ = write!(text, "network_jitter {}, ", Seconds(jitter));
+        }
+        let text = text.trim_end_matches(", ");
+        if text.is_empty() { "no limits".to_owned() } else { text.to_owned() }
+    }
+}

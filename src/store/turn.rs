@@ -1,0 +1,91 @@
+//! Whose turn it is when gates of several processes wait for the same rates.
+//!
+//! Start-time fair queueing (Goyal, Vin and Cheng, 1996): every gate's next call begins, in virtual time, where its last
+//! one ended, and who begins first goes first. Virtual time is what the slowest rate needs to serve what was served. A
+//! gate may run ahead of others by a moment's worth, so that at high rates turns are not changed for every call; and it
+//! waits only for those who come: one that looks later than it said is passed over, and has its turn when it is back.
+
+use crate::clock::{Nanos, SECOND};
+
+/// By how much a gate may run ahead of others who wait.
+const AHEAD: u64 = SECOND / 100;
+/// How much later than it said a gate may look without being passed over.
+pub(crate) const GRACE: Nanos = SECOND / 100;
+/// What a gate that was passed over may make up for.
+const CREDIT: u64 = SECOND / 2;
+/// What a call weighs where there is no rate.
+const UNRATED: u64 = AHEAD / 4;
+
+/// The turns of one gate, as of when the books were opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    /// The virtual time: where the call began that was served last.
+    pub(crate) clock: u64,
+    /// Where this gate's next call begins.
+    pub(crate) own: u64,
+    /// Where those of the others begin that wait and come.
+    pub(crate) rivals: Vec<u64>,
+}
+
+impl Turn {
+    /// Where the next call begins: one that waited saves up a little, and one that did not nothing.
+    fn start(&self, waited: bool) -> u64 {
+        self.own.max(if waited { self.clock.saturating_sub(CREDIT) } else { self.clock })
+    }
+
+    /// Whether this gate may go before all others that wait.
+    #[inline]
+    pub(crate) fn is_own(&self, waited: bool) -> bool {
+        self.rivals.is_empty() || {
+            let start = self.start(waited);
+            self.rivals.iter().all(|rival| start <= rival.saturating_add(AHEAD))
+        }
+    }
+
+    /// How many others come first.
+    pub(crate) fn rank(&self) -> u64 {
+        let start = self.start(true);
+        self.rivals.iter().filter(|&&rival| rival < start).count() as u64
+    }
+
+    /// A call of this weight was served.
+    #[inline]
+    pub(crate) fn served(&mut self, waited: bool, weight: Option<u64>) {
+        let start = self.start(waited);
+        self.clock = self.clock.max(start);
+        self.own = start.saturating_add(weight.unwrap_or(UNRATED));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_served_waits_for_those_who_were_not() {
+        let mut turn = Turn { rivals: vec![0, 0], ..Turn::default() };
+        assert!(turn.is_own(true) && turn.rank() == 0);
+        turn.served(true, Some(SECOND / 50));
+        assert!(!turn.is_own(true) && turn.rank() == 2);
+        turn.rivals = vec![SECOND / 50, SECOND / 50];
+        assert!(turn.is_own(true));
+    }
+
+    #[test]
+    fn at_high_rates_a_gate_is_served_many_times_in_its_turn() {
+        let mut turn = Turn { rivals: vec![0], ..Turn::default() };
+        let mut served = 0;
+        while turn.is_own(true) {
+            turn.served(true, Some(SECOND / 100_000));
+            served += 1;
+        }
+        assert_eq!(served, 1_001);
+    }
+
+    #[test]
+    fn nobody_saves_up_while_away() {
+        let turn = Turn { clock: 100 * SECOND, own: SECOND, rivals: vec![99 * SECOND] };
+        assert_eq!((turn.start(false), turn.start(true)), (100 * SECOND, 100 * SECOND - CREDIT));
+        assert!(!turn.is_own(true));
+    }
+}
