@@ -1,8 +1,8 @@
 //! Time, as the core sees it: nanoseconds since an origin that never moves.
 //!
 //! No decision of the core reads a clock: each takes `now`. This module is for those who call it. All processes of a host
-//! read the same monotonic clock; a test may put a virtual one in its place, and the time it adds stays added when the test ends, so
-//! that no limiter ever sees time go backwards.
+//! read the same monotonic clock; a test may put a virtual one in its place, and the time it adds stays added when the test
+//! ends, so that no limiter ever sees time go backwards.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -811,6 +811,11 @@ impl<T: Default> Gate<T> {
         self.books.ledger.speed().min(self.books.pace.speed())
     }
 
+    /// Whether the store has a place for as many rates of these dimensions, in place of those that there are.
+    pub fn has_places(&self, changes: &[(Dimension, usize)]) -> bool {
+        self.books.ledger.has_places(changes)
+    }
+
     /// Replaces the rates of one dimension. Those who wait and can never leave under the new ones are told.
     pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
         self.decide(now, |gate, now| {

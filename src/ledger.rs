@@ -357,9 +357,24 @@ impl Ledger {
         self.edition = u64::MAX;
     }
 
-    /// The rates as they were configured, in their order.
+    /// The rates as they were configured, in an order that does not depend on how they were written down.
     pub(crate) fn configured(&self) -> Vec<(Dimension, Rate)> {
-        self.accounts.iter().map(|account| (account.dimension, account.configured)).collect()
+        let mut rates: Vec<_> = self.accounts.iter().map(|account| (account.dimension, account.configured)).collect();
+        rates.sort_by_key(|(dimension, rate)| (*dimension, rate.period(), rate.amount(), rate.burst(), rate.window()));
+        rates
+    }
+
+    /// Whether both were configured alike.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.jitter == other.jitter && self.configured() == other.configured()
+    }
+
+    /// Whether there is a place for as many rates of these dimensions, in place of those that there are.
+    pub(crate) fn has_places(&self, changes: &[(Dimension, usize)]) -> bool {
+        let fresh = |dimension| changes.iter().rev().find(|(other, _)| *other == dimension).map(|&(_, count)| count);
+        let count = |dimension| self.accounts.iter().filter(|account| account.dimension == dimension).count();
+        let rates = |dimension| fresh(dimension).unwrap_or_else(|| count(dimension));
+        self.rings.is_empty() || Dimension::ALL.into_iter().map(rates).sum::<usize>() <= MOST_RATES
     }
 
     /// Assumes another spread of the network's delay, for rates that change from here on.
@@ -380,11 +395,6 @@ impl Ledger {
     /// How often the rates were changed: what [`Ledger::carry_rates`] carries is the same as long as this is.
     pub(crate) fn edition(&self) -> u64 {
         self.edition
-    }
-
-    /// How many rates there are.
-    pub(crate) fn len(&self) -> usize {
-        self.accounts.len()
     }
 
     /// The rates themselves. Gives whether they can be; if not, the ledger is of no use any more.

@@ -22,6 +22,7 @@ from penstock.errors import (
     PenstockError,
     QueueFull,
     QuotaExhausted,
+    StoreUnavailable,
 )
 from penstock.governing import atransport, govern, transport, ungovern
 from penstock.installing import install
@@ -48,6 +49,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "Stats",
+    "StoreUnavailable",
     "Usage",
     "Verdict",
     "__version__",

@@ -43,6 +43,7 @@ __all__ = [
     "estimate_tokens",
     "hash_request",
     "is_free",
+    "look",
     "provider_of",
     "read_answer",
     "read_call",
@@ -273,6 +274,7 @@ class Limiter:
         network_jitter: _Seconds | None = None,
         max_waiting: int | None = None,
         on_store_failure: str = "share",
+        on_conflict: str = "error",
     ) -> Self: ...
     @property
     def name(self) -> str:
@@ -817,6 +819,9 @@ def after_fork() -> None:
 
     The calls under way and those that wait are the parent's: the child's limiters start with none.
     """
+
+def look() -> None:
+    """For `penstock._watching`: lets the calls leave that other processes have set free."""
 
 def clock_now() -> float:
     """The process's monotonic clock, in seconds: virtual while frozen."""

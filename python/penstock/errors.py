@@ -91,3 +91,7 @@ class BudgetExceeded(PenstockError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (str(self), self.dimension, self.spent, self.limit)
+
+
+class StoreUnavailable(PenstockError, ConnectionError):
+    """What several processes share cannot be had, or is of no use; the message says why, and what to do."""

@@ -24,7 +24,8 @@ def note(limiter: Limiter, origin: str) -> None:
 
 def origin_of(given: dict[str, Any]) -> str:
     """Where the name of a limiter with these arguments was made up; nothing if it was given."""
-    return "" if given.get("name") is not None else _HERE
+    named = given.get("name") is not None or str(given.get("store", "")).startswith("shm://")
+    return "" if named else _HERE
 
 
 def find(kind: type[Limiter], store: str, name: str, origin: str, given: dict[str, Any]) -> Limiter:

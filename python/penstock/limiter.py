@@ -31,7 +31,8 @@ class Limiter(_core.Limiter):
         gate = Limiter(requests=[per_second(5), per_day(10_000)])
 
     A limiter can be made at import time, outside of any event loop, and used from any number of loops and threads at
-    once. After ``fork`` the child goes on with a limiter of its own, in which nothing is under way.
+    once. After ``fork`` the child goes on with a limiter of its own, in which nothing is under way; with ``shm://`` it
+    shares the quota with its parent.
 
     Args:
         requests: how many calls may leave.
@@ -41,15 +42,21 @@ class Limiter(_core.Limiter):
         concurrency: how many calls may be under way at once.
         per_key: what each key (tenant, user, agent) may use on its own: a dict of the five names above.
         name: what messages and numbers call it; one is made up if none is given.
-        store: where the ledger is kept: ``"memory://"`` is this process.
+        store: where the ledger is kept: ``"memory://"`` is this process; ``"shm://NAME"`` is shared memory, and all
+            processes of this user on this host that say the same name share one quota (see docs/shared-memory.md).
         network_jitter: seconds by which the network's delay varies: within a rate's period and so much more, no more
             than its amount leaves. By default 1 % of the period, at most half a second.
         max_waiting: how many calls may wait; others get `QueueFull`. By default there is no bound.
         on_store_failure: what happens while a store of several processes is away: ``"share"``, ``"open"`` or
-            ``"closed"``. Without meaning for ``"memory://"``.
+            ``"closed"``. Without meaning for ``"memory://"`` and ``"shm://"``, which is never away.
+        on_conflict: when other processes share the memory of that name with other limits: ``"error"`` (the default)
+            tells the one that came later, ``"keep"`` goes on with theirs, ``"replace"`` sets the new ones for all.
 
     Raises:
-        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed; for shared
+            memory with other limits, or with ``per_key``, which it does not keep.
+        StoreUnavailable: for shared memory that cannot be had or is not a limiter's.
+        NotImplementedError: for shared memory on Windows.
     """
 
     __slots__ = ("__weakref__", "_given_up", "_retry_budget", "given", "origin")

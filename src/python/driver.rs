@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::clock::{self, Nanos};
-use crate::gate::{Admission, Config, Gate, Grant, Outcome, Refusal, Request as Asked};
+use crate::gate::{Admission, Gate, Grant, Outcome, Refusal, Request as Asked};
 use crate::queue::Ticket;
 
 use super::budget::{Charge, refused_within};
@@ -19,6 +19,7 @@ use super::nesting::Nesting;
 use super::permit::{Nested, Permit};
 use super::request::Request;
 use super::waiter::{Delivery, Parked, Waiter};
+use super::watch;
 
 /// How the gate names a waiter: nothing until the waiter is made, under the same lock.
 pub type Handle = Option<Py<Waiter>>;
@@ -41,9 +42,9 @@ pub enum Entry {
 static DRIVERS: Mutex<Vec<Weak<Driver>>> = Mutex::new(Vec::new());
 
 impl Driver {
-    /// A driver of a fresh gate.
-    pub fn new(name: String, config: Config) -> Arc<Self> {
-        let gate = Mutex::new(Gate::new(config, clock::now()));
+    /// A driver of that gate.
+    pub fn new(name: String, gate: Gate<Handle>) -> Arc<Self> {
+        let gate = Mutex::new(gate);
         let driver = Arc::new(Self { name, gate, loops: Mutex::default(), nesting: Nesting::default() });
         let mut drivers = DRIVERS.lock();
         drivers.retain(|driver| driver.strong_count() > 0);
@@ -120,6 +121,11 @@ impl Driver {
             Admission::Granted(grant) => Permit::new(py, self, grant, nested, charge).map(Entry::Now),
             Admission::Queued(_) => {
                 waiter.get().nest(nested, charge);
+                let shared = self.gate.lock().is_shared();
+                if shared && let Err(error) = watch::ensure(py) {
+                    waiter.get().cancel(py);
+                    return Err(error);
+                }
                 Ok(Entry::Later(waiter))
             }
             Admission::Refused(refusal) => Err(refused_within(py, &self.name, &refusal, charge.as_deref())),
@@ -362,8 +368,20 @@ impl Driver {
     }
 }
 
+/// The drivers of limiters that other processes share, and at which calls wait.
+pub fn shared() -> Vec<Arc<Driver>> {
+    let drivers: Vec<_> = DRIVERS.lock().iter().filter_map(Weak::upgrade).collect();
+    let awaited = |driver: &Arc<Driver>| {
+        let gate = driver.gate.lock();
+        gate.is_shared() && gate.waiting() > 0
+    };
+    drivers.into_iter().filter(awaited).collect()
+}
+
 /// What a forked child does for every limiter.
 pub fn after_fork(_py: Python<'_>) {
+    #[cfg(unix)]
+    crate::store::shared::after_fork();
     let drivers: Vec<_> = DRIVERS.lock().iter().filter_map(Weak::upgrade).collect();
     for driver in drivers {
         // Waiters, futures and loops are copies of the parent's. Dropping them would run finalizers of tasks that

@@ -16,6 +16,7 @@ static ACQUIRE_TIMEOUT: Cached<Py<PyType>> = Cached::new();
 static COST_EXCEEDS_LIMIT: Cached<Py<PyType>> = Cached::new();
 static QUOTA_EXHAUSTED: Cached<Py<PyType>> = Cached::new();
 static BUDGET_EXCEEDED: Cached<Py<PyType>> = Cached::new();
+static STORE_UNAVAILABLE: Cached<Py<PyType>> = Cached::new();
 static QUEUE_FULL: Cached<Py<PyType>> = Cached::new();
 
 fn raise<A>(py: Python<'_>, class: &Cached<Py<PyType>>, name: &str, args: A) -> PyErr
@@ -49,11 +50,17 @@ pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
             let message = format!("{refusal}; limiter {limiter:?} tries one call every 30 seconds until it is back");
             raise(py, &QUOTA_EXHAUSTED, "QuotaExhausted", (message, resets_at))
         }
+        Refusal::Store(why) => store_unavailable(py, format!("{why} (limiter {limiter:?})")),
         Refusal::QueueFull(waiting) => {
             let message = format!("{refusal}; limiter {limiter:?}");
             raise(py, &QUEUE_FULL, "QueueFull", (message, *waiting))
         }
     }
+}
+
+/// The exception for a store that is of no use.
+pub fn store_unavailable(py: Python<'_>, message: String) -> PyErr {
+    raise(py, &STORE_UNAVAILABLE, "StoreUnavailable", (message,))
 }
 
 /// The exception for a call that goes beyond a budget.

@@ -13,6 +13,7 @@ use crate::cost::Dimension;
 use crate::gate::Config;
 use crate::keys::PerKey;
 use crate::learner::Learner;
+use crate::ledger::MOST_RATES;
 use crate::pace::FULL;
 use crate::rate;
 
@@ -23,6 +24,7 @@ use super::provider::{Call, UsageReader};
 use super::rate::rates;
 use super::request::{Given, Request};
 use super::scope::{self, Blocks, Ready, Scope};
+use super::store::Place;
 use super::verdict::Verdict;
 use super::waiter::Acquire;
 
@@ -98,11 +100,14 @@ impl Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None,
-        per_key=None, name=None, store=None, network_jitter=None, max_waiting=None, on_store_failure=None),
+        per_key=None, name=None, store=None, network_jitter=None, max_waiting=None, on_store_failure=None,
+        on_conflict=None),
         text_signature = "(*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None, \
-        per_key=None, name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share')")]
+        per_key=None, name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share', \
+        on_conflict='error')")]
     #[allow(clippy::too_many_arguments)]
     fn new(
+        py: Python<'_>,
         requests: Any<'_, '_>,
         tokens: Any<'_, '_>,
         input_tokens: Any<'_, '_>,
@@ -114,12 +119,15 @@ impl Limiter {
         network_jitter: Any<'_, '_>,
         max_waiting: Any<'_, '_>,
         on_store_failure: Any<'_, '_>,
+        on_conflict: Any<'_, '_>,
     ) -> PyResult<Self> {
         let known = |name, value: Any<'_, '_>, allowed: &[&str]| match given(value) {
             Some(value) => one_of(name, value, allowed),
             None => Ok(allowed.first().copied().unwrap_or_default().to_owned()),
         };
-        let store = known("store", store, &["memory://"])?;
+        let store = given(store).map_or_else(|| Ok("memory://".to_owned()), |url| text("store", url))?;
+        let place = Place::of(&store)?;
+        let on_conflict = known("on_conflict", on_conflict, &["error", "keep", "replace"])?;
         known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
         let name = given(name).map(|name| text("name", name)).transpose()?;
         if name.as_ref().is_some_and(String::is_empty) {
@@ -137,7 +145,8 @@ impl Limiter {
             network_jitter: optional_seconds("network_jitter", network_jitter)?,
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
         };
-        let driver = Driver::new(name.unwrap_or_else(fresh_name), config);
+        let gate = place.gate(py, config, &on_conflict)?;
+        let driver = Driver::new(name.or_else(|| place.name()).unwrap_or_else(fresh_name), gate);
         let limiter = Self {
             driver,
             store,
@@ -369,6 +378,13 @@ impl Limiter {
         {
             let mut gate = self.driver.gate.lock();
             let now = clock::now();
+            gate.refresh(now);
+            let places: Vec<_> = changes.iter().map(|(dimension, fresh)| (*dimension, fresh.len())).collect();
+            if !gate.has_places(&places) {
+                let message =
+                    format!("store {:?} keeps {MOST_RATES} rates at the most; update() asks for more", self.store);
+                return Err(PyValueError::new_err(message));
+            }
             for (dimension, fresh) in changes {
                 gate.update(now, dimension, &fresh, &mut settled);
             }
@@ -418,12 +434,13 @@ impl Limiter {
         let now = clock::now();
         let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, speed, waits) = {
             let mut gate = self.driver.gate.lock();
+            gate.refresh(now);
             let counts = gate.counts();
             let waits = gate.waits();
             let quantile = |share| to_seconds(waits.quantile(share, counts.granted));
             #[allow(clippy::cast_precision_loss)]
             let waits = (waits.total() as f64 / 1e9, quantile(0.5), quantile(0.99), to_seconds(waits.max()));
-            let (in_flight, waiting) = (gate.in_flight(), gate.waiting());
+            let (in_flight, waiting) = gate.everywhere();
             let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
             #[allow(clippy::cast_precision_loss)]
             let speed = gate.speed() as f64 / FULL as f64;
@@ -458,6 +475,8 @@ impl Limiter {
         self.driver.sweep_closed(py);
         let mut gate = self.driver.gate.lock();
         let now = clock::now();
+        gate.refresh(now);
+        let (in_flight, waiting) = gate.everywhere();
         let mut parts = Vec::new();
         for level in gate.levels(now) {
             let left = level.available.min(i64::try_from(level.window).unwrap_or(i64::MAX));
@@ -469,8 +488,8 @@ impl Limiter {
         if parts.is_empty() {
             parts.push("no limits".to_owned());
         }
-        parts.push(format!("{} in flight", gate.in_flight()));
-        parts.push(format!("{} waiting", gate.waiting()));
+        parts.push(format!("{in_flight} in flight"));
+        parts.push(format!("{waiting} waiting"));
         let cooling = gate.cooling(now);
         if cooling > 0 {
             parts.push(format!("cooling down for {:.1} s", to_seconds(cooling)));

@@ -16,8 +16,10 @@ mod rate;
 mod request;
 mod retry;
 mod scope;
+mod store;
 mod verdict;
 mod waiter;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -70,6 +72,12 @@ mod _core {
     fn after_fork(py: Python<'_>) {
         super::driver::after_fork(py);
         super::retry::after_fork();
+    }
+
+    /// For `penstock._watching`: lets the calls leave that other processes have set free.
+    #[pyfunction]
+    fn look(py: Python<'_>) {
+        super::watch::look(py);
     }
 
     /// The process's monotonic clock, in seconds: virtual while frozen.

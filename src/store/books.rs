@@ -128,6 +128,11 @@ impl Books {
         if speed == FULL { self.concurrency } else { (self.concurrency.saturating_mul(speed) / FULL).max(1) }
     }
 
+    /// Whether these are the limits that hold now.
+    pub(crate) fn are_of(&self, ledger: &Ledger, concurrency: u64) -> bool {
+        self.concurrency == concurrency && self.ledger.is_like(ledger)
+    }
+
     /// Goes on with other limits.
     pub(crate) fn replace(&mut self, ledger: &Ledger, concurrency: u64, now: Nanos) {
         let rates = ledger.configured();

@@ -214,7 +214,7 @@ impl Mapped {
         let head = (MAGIC_AT..layout::TERMS_AT).chain(layout::WAITS_AT..layout::ARENAS_AT);
         head.for_each(|at| {
             if at != layout::BELL_AT {
-                mapped.set(at, 0)
+                mapped.set(at, 0);
             }
         });
         mapped.set(MAGIC_AT, MAGIC);

@@ -8,7 +8,7 @@ use crate::words::Carrier;
 
 /// Words of the file, one after the other: brought out of it, or kept in it.
 pub struct Words<'a> {
-    words: &'a [AtomicU64],
+    kept: &'a [AtomicU64],
     at: usize,
     writes: bool,
 }
@@ -16,21 +16,21 @@ pub struct Words<'a> {
 impl<'a> Words<'a> {
     /// Brings words out.
     pub fn reading(words: &'a [AtomicU64]) -> Self {
-        Self { words, at: 0, writes: false }
+        Self { kept: words, at: 0, writes: false }
     }
 
     /// Keeps words.
     pub fn writing(words: &'a [AtomicU64]) -> Self {
-        Self { words, at: 0, writes: true }
+        Self { kept: words, at: 0, writes: true }
     }
 }
 
 impl Carrier for Words<'_> {
     #[inline]
     fn word(&mut self, word: &mut u64) {
-        match self.words.get(self.at) {
-            Some(kept) if self.writes => kept.store(*word, Ordering::Relaxed),
-            Some(kept) => *word = kept.load(Ordering::Relaxed),
+        match self.kept.get(self.at) {
+            Some(place) if self.writes => place.store(*word, Ordering::Relaxed),
+            Some(place) => *word = place.load(Ordering::Relaxed),
             None => {}
         }
         self.at += 1;

@@ -31,6 +31,7 @@ impl Map {
     /// Its words.
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
+        #[allow(clippy::cast_ptr_alignment)] // a page is aligned
         let begin = self.raw.as_ptr().cast::<AtomicU64>();
         // SAFETY: the mapping is `BYTES` long, which are `WORDS` words; it begins on a page, so that words are aligned; it
         // lives as long as `self`; every bit pattern is a word. Nobody in this process or another accesses it but
@@ -44,6 +45,7 @@ impl Map {
     /// The bell: 32 bits, as a futex wants it.
     #[inline]
     pub fn bell(&self) -> &AtomicU32 {
+        #[allow(clippy::cast_ptr_alignment)] // so is a word in it
         let bell = self.raw.as_ptr().wrapping_add(layout::BELL_AT * 8).cast::<AtomicU32>();
         // SAFETY: the word lies within the mapping and is aligned; it lives as long as `self`; nothing accesses that word
         // as one of 64 bits.

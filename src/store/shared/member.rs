@@ -78,14 +78,6 @@ impl Shared {
         let company = file.has_company();
         let made_with = Terms::read(file.words()).map_err(|error| unusable(&path, &error.to_string()))?;
         let differs = made_with != terms;
-        if differs && company && on_conflict == OnConflict::Error {
-            return Err(Trouble::Conflict(format!(
-                "other processes use the shared memory {name:?} with other limits: theirs are {}, and these are {}. Make \
-                 them equal, or say on_conflict='keep' (theirs hold) or on_conflict='replace' (these hold, for all)",
-                made_with.shown(),
-                terms.shown()
-            )));
-        }
         let member = file.join().map_err(|error| unusable(&path, &error.to_string()))?;
         let mut shared = Self {
             file: Arc::clone(&file),
@@ -110,6 +102,15 @@ impl Shared {
         if books.broken.is_some() || ahead {
             shared.close(&mut books, &Part::default());
             return Err(unusable(&path, if ahead { "its times lie in the future" } else { CORRUPTED }));
+        }
+        if differs && company && on_conflict == OnConflict::Error && !books.are_of(&terms.ledger, terms.concurrency) {
+            shared.close(&mut books, &Part::default());
+            return Err(Trouble::Conflict(format!(
+                "other processes use the shared memory {name:?} with other limits: theirs are {}, and these are {}. Make \
+                 them equal, or say on_conflict='keep' (theirs hold) or on_conflict='replace' (these hold, for all)",
+                made_with.shown(),
+                terms.shown()
+            )));
         }
         if differs && (on_conflict == OnConflict::Replace || !company) {
             books.replace(&terms.ledger, terms.concurrency, now);

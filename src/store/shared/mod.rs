@@ -28,7 +28,7 @@ pub mod watch;
 mod member;
 
 #[cfg(not(loom))]
-pub use file::{Trouble, after_fork, path};
+pub use file::{Trouble, after_fork, forks, path};
 #[cfg(not(loom))]
 pub(crate) use member::Shared;
 #[cfg(not(loom))]

@@ -6,9 +6,8 @@ use std::io;
 use super::atomic::AtomicU64;
 use super::flip::Words;
 use super::layout::{TERMS_AT, TERMS_WORDS};
-use crate::cost::Dimension;
 use crate::ledger::Ledger;
-use crate::rate::{Rate, Seconds};
+use crate::rate::Seconds;
 use crate::words::Carrier;
 
 /// What happens when others that live use the same name with other limits.
@@ -32,9 +31,7 @@ pub struct Terms {
 
 impl PartialEq for Terms {
     fn eq(&self, other: &Self) -> bool {
-        self.concurrency == other.concurrency
-            && self.ledger.jitter() == other.ledger.jitter()
-            && self.sorted() == other.sorted()
+        self.concurrency == other.concurrency && self.ledger.is_like(&other.ledger)
     }
 }
 
@@ -44,13 +41,6 @@ impl Terms {
             carrier.word(&mut self.concurrency);
             self.concurrency > 0
         }
-    }
-
-    /// The rates, in an order that does not depend on how they were written down.
-    fn sorted(&self) -> Vec<(Dimension, Rate)> {
-        let mut rates = self.ledger.configured();
-        rates.sort_by_key(|(dimension, rate)| (*dimension, rate.period(), rate.amount(), rate.burst(), rate.window()));
-        rates
     }
 
     /// Writes them down in the file.
@@ -71,7 +61,7 @@ impl Terms {
     /// As people write them.
     pub fn shown(&self) -> String {
         let mut text = String::new();
-        for (dimension, rate) in self.sorted() {
+        for (dimension, rate) in self.ledger.configured() {
             let guard = if rate.window() { "" } else { " without a window" };
             let _ = write!(text, "{dimension} {rate} (burst {}{guard}), ", rate.burst());
         }
