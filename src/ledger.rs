@@ -352,9 +352,9 @@ impl Ledger {
         }
     }
 
-    /// Knows nothing of the rates that are kept, so that they are brought in any case.
-    pub(crate) fn forget_edition(&mut self) {
-        self.edition = u64::MAX;
+    /// Begins to count changes of the rates: no edition is 0, which is that of a ledger that knows of none.
+    pub(crate) fn begin_editions(&mut self) {
+        self.edition = 1;
     }
 
     /// The rates as they were configured, in an order that does not depend on how they were written down.

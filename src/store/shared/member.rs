@@ -68,9 +68,11 @@ impl Shared {
             file.reserve(arena(0), ARENA_WORDS)?;
             let mut terms = Terms { ledger: terms.ledger.clone(), concurrency: terms.concurrency };
             terms.ledger.keep_in(Vec::new());
+            terms.ledger.begin_editions();
             terms.write(file.words());
             let mut books = Books::new(terms.ledger, Some(terms.concurrency), now);
             flip::distrust(area(file.words(), 0), 0);
+            flip::distrust(area(file.words(), 0), 1);
             flip::store(area(file.words(), 0), 0, &mut books);
             Ok(())
         })?;
@@ -95,7 +97,6 @@ impl Shared {
         };
         let mut ledger = Ledger::new(&[], None, now);
         ledger.keep_in(shared.rings());
-        ledger.forget_edition();
         let mut books = Books::new(ledger, None, now);
         shared.open(&mut books, now);
         let ahead = books.last > now.saturating_add(AHEAD);
