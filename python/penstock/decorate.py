@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking, streams
 from penstock._core import Permit
+from penstock.errors import PenstockError
+from penstock.failures import raise_from
 from penstock.usage import Usage, usage_of
 from penstock.wrapping import code_of
 
@@ -150,12 +152,16 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
+        failure: Exception | None = None
         try:
             while True:
-                permit: Any = ask() if ask is not None else ask_for(args, kwargs)
-                if type(permit) is not Permit:
-                    permit = await permit
-                    permit.open()
+                try:
+                    permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+                    if type(permit) is not Permit:
+                        permit = await permit
+                        permit.open()
+                except PenstockError as refusal:
+                    raise_from(refusal, failure)
                 token = None
                 try:
                     token = enter(permit)
@@ -166,6 +172,7 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
                         delay = retry.after(call, error, limiter, permit)
                         if delay is None:
                             raise
+                        failure = error
                     else:
                         if result is not None or always:
                             if type(result) in _UNFINISHED:
@@ -182,6 +189,7 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
                             leave(token)
                 await _parking.apause(delay)
         finally:
+            failure = None  # or it and this frame would keep each other
             if call is not None:
                 call.end()
 
@@ -223,12 +231,16 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
+        failure: Exception | None = None
         try:
             while True:
-                permit: Any = ask() if ask is not None else ask_for(args, kwargs)
-                if type(permit) is not Permit:
-                    permit = _parking.park(permit)
-                    permit.open()
+                try:
+                    permit: Any = ask() if ask is not None else ask_for(args, kwargs)
+                    if type(permit) is not Permit:
+                        permit = _parking.park(permit)
+                        permit.open()
+                except PenstockError as refusal:
+                    raise_from(refusal, failure)
                 token = None
                 try:
                     token = enter(permit)
@@ -239,6 +251,7 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
                         delay = retry.after(call, error, limiter, permit)
                         if delay is None:
                             raise
+                        failure = error
                     else:
                         if result is not None or always:
                             if type(result) in _UNFINISHED:
@@ -254,6 +267,7 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
                         leave(token)
                 _parking.pause(delay)
         finally:
+            failure = None  # or it and this frame would keep each other
             if call is not None:
                 call.end()
 
@@ -298,6 +312,7 @@ class Again(NamedTuple):
 async def _persist(terms: Terms, permit: Any, coroutine: Coroutine[Any, Any, Any], again: Again) -> Any:
     assert terms.retry is not None  # noqa: S101
     attempt: Coroutine[Any, Any, Any] | None = coroutine
+    failure: Exception | None = None
     try:
         while True:
             try:
@@ -308,6 +323,7 @@ async def _persist(terms: Terms, permit: Any, coroutine: Coroutine[Any, Any, Any
                     delay = terms.retry.after(again.call, error, terms.limiter, permit)
                     if delay is None:
                         raise
+                    failure = error
                 else:
                     terms.settle(permit, result)
                     return result
@@ -315,8 +331,12 @@ async def _persist(terms: Terms, permit: Any, coroutine: Coroutine[Any, Any, Any
                 permit.release()
             attempt = None
             await _parking.apause(delay)
-            permit = terms.ask_for(again.args, again.kwargs)
-            if type(permit) is not Permit:
-                permit = await permit
+            try:
+                permit = terms.ask_for(again.args, again.kwargs)
+                if type(permit) is not Permit:
+                    permit = await permit
+            except PenstockError as refusal:
+                raise_from(refusal, failure)
     finally:
+        failure = None  # or it and this frame would keep each other
         again.call.end()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock import _core
 from penstock.errors import PenstockError
@@ -145,6 +145,13 @@ def get(thing: object, name: str) -> Any:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001  httpx raises when a streamed body was not read; others may raise anything
         return None
+
+
+def raise_from(refusal: PenstockError, failure: BaseException | None) -> NoReturn:
+    """Raise ``refusal``, for want of a permit for the next attempt: the last one's failure, if any, is its cause."""
+    if failure is None:
+        raise refusal
+    raise refusal from failure
 
 
 def annotate(error: BaseException, note: str) -> None:

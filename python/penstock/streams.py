@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import _parking
 from penstock._core import Permit
+from penstock.errors import PenstockError
+from penstock.failures import raise_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -35,7 +37,7 @@ def settle(permit: Permit, used: Usage | None) -> None:
 class _Stream:
     """One call of a stream: what is the same for both kinds. A call has one permit for each attempt."""
 
-    __slots__ = ("call", "limiter", "permit", "retry", "streamed", "used", "uses")
+    __slots__ = ("call", "failure", "limiter", "permit", "retry", "streamed", "used", "uses")
 
     def __init__(self, uses: Used | None, retry: Retry | None, limiter: Limiter | None) -> None:
         self.uses, self.retry, self.limiter = uses, retry, limiter
@@ -43,6 +45,7 @@ class _Stream:
         self.permit: Permit | None = None
         self.used: Usage | None = None
         self.streamed = False
+        self.failure: Exception | None = None
 
     def begin(self, permit: Permit | None) -> None:
         """An attempt begins, with its permit."""
@@ -69,6 +72,7 @@ class _Stream:
         """Seconds to wait before the next attempt, or None if ``error`` is to be raised."""
         if self.retry is None or self.call is None:
             return None
+        self.failure = error
         return self.retry.after(self.call, error, self.limiter, self.permit, streamed=self.streamed)
 
     def end(self) -> None:
@@ -82,6 +86,7 @@ class _Stream:
 
     def close(self) -> None:
         """The call ends. Not left to the end of this object: a traceback may keep that for long."""
+        self.failure = None  # or it and this frame would keep each other
         if self.call is not None:
             self.call.end()
 
@@ -95,13 +100,16 @@ def generator(
 ) -> Callable[..., Any]:
     """Wrap a generator function: a permit for each attempt, if there is a limiter to ask, and retries, if any."""
 
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912  one loop, which reads best in one piece
         stream = _Stream(uses, retry, limiter)
         try:
             while True:
-                permit: Any = ask(args, kwargs) if ask is not None else None
-                if ask is not None and type(permit) is not Permit:
-                    permit = _parking.park(permit)
+                try:
+                    permit: Any = ask(args, kwargs) if ask is not None else None
+                    if ask is not None and type(permit) is not Permit:
+                        permit = _parking.park(permit)
+                except PenstockError as refusal:
+                    raise_from(refusal, stream.failure)
                 try:
                     stream.begin(permit)
                     inner = make(*args, **kwargs)
@@ -146,13 +154,16 @@ def async_generator(
 ) -> Callable[..., Any]:
     """Wrap an async generator function, as `generator` does."""
 
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: PLR0912  one loop, which reads best in one piece
         stream = _Stream(uses, retry, limiter)
         try:
             while True:
-                permit: Any = ask(args, kwargs) if ask is not None else None
-                if ask is not None and type(permit) is not Permit:
-                    permit = await permit
+                try:
+                    permit: Any = ask(args, kwargs) if ask is not None else None
+                    if ask is not None and type(permit) is not Permit:
+                        permit = await permit
+                except PenstockError as refusal:
+                    raise_from(refusal, stream.failure)
                 try:
                     stream.begin(permit)
                     inner = make(*args, **kwargs)

@@ -3,6 +3,7 @@
 //! Locks: the gate's, the loops' and each waiter's. None is held while Python runs, since any call of Python may run
 //! anything, a permit's release included; nor while another is taken, but for a waiter's under the gate's.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub struct Driver {
     pub gate: Mutex<Gate<Handle>>,
     pub loops: Mutex<Loops>,
     pub nesting: Nesting,
+    /// Permits that were released and keep their slot for calls inside.
+    lingering: AtomicU64,
 }
 
 /// What a call got.
@@ -45,7 +48,13 @@ impl Driver {
     /// A driver of that gate.
     pub fn new(name: String, gate: Gate<Handle>) -> Arc<Self> {
         let gate = Mutex::new(gate);
-        let driver = Arc::new(Self { name, gate, loops: Mutex::default(), nesting: Nesting::default() });
+        let driver = Arc::new(Self {
+            name,
+            gate,
+            loops: Mutex::default(),
+            nesting: Nesting::default(),
+            lingering: AtomicU64::new(0),
+        });
         let mut drivers = DRIVERS.lock();
         drivers.retain(|driver| driver.strong_count() > 0);
         drivers.push(Arc::downgrade(&driver));
@@ -229,6 +238,23 @@ impl Driver {
         false
     }
 
+    /// A permit was released that keeps its slot for calls inside: its own is under way no more.
+    pub fn linger(&self) {
+        self.lingering.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The last call inside it is over. One of before a fork does not count.
+    pub fn linger_no_more(&self, grant: &Grant) {
+        if self.gate.lock().counts_grant(grant) {
+            self.lingering.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Of so many permits that hold something, how many calls are under way.
+    pub fn under_way(&self, in_flight: u64) -> u64 {
+        in_flight.saturating_sub(self.lingering.load(Ordering::Relaxed))
+    }
+
     /// Gives the slot of a grant back, and wakes whom that sets free.
     #[inline]
     pub fn release(self: &Arc<Self>, py: Python<'_>, grant: &Grant) {
@@ -389,5 +415,6 @@ pub fn after_fork(_py: Python<'_>) {
         std::mem::forget(driver.gate.lock().disown());
         driver.loops.lock().disown();
         driver.nesting.disown();
+        driver.lingering.store(0, Ordering::Relaxed);
     }
 }

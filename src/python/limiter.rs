@@ -441,6 +441,7 @@ impl Limiter {
             #[allow(clippy::cast_precision_loss)]
             let waits = (waits.total() as f64 / 1e9, quantile(0.5), quantile(0.99), to_seconds(waits.max()));
             let (in_flight, waiting) = gate.everywhere();
+            let in_flight = self.driver.under_way(in_flight);
             let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
             #[allow(clippy::cast_precision_loss)]
             let speed = gate.speed() as f64 / FULL as f64;
@@ -488,7 +489,7 @@ impl Limiter {
         if parts.is_empty() {
             parts.push("no limits".to_owned());
         }
-        parts.push(format!("{in_flight} in flight"));
+        parts.push(format!("{} in flight", self.driver.under_way(in_flight)));
         parts.push(format!("{waiting} waiting"));
         let cooling = gate.cooling(now);
         if cooling > 0 {

@@ -58,13 +58,15 @@ pub struct Nested {
     covered: Option<cost::Cost>,
     /// Whether the permit outside has been given back what it covers, since the call leaves later than that was charged.
     deferred: bool,
+    /// Whether the call has its permit.
+    left: bool,
 }
 
 impl Nested {
-    /// Takes what the permit covers, if no other call has.
+    /// A call comes. Takes what the permit covers, if no other call has.
     pub fn cover(parent: Py<Permit>) -> Self {
-        let covered = parent.get().take_cover();
-        Self { parent, covered, deferred: false }
+        let covered = parent.get().admit_inside();
+        Self { parent, covered, deferred: false, left: false }
     }
 
     /// The permit outside.
@@ -92,6 +94,7 @@ impl Nested {
     fn spend(mut self) -> Outside {
         let covered = self.covered();
         let taken = self.covered.take().unwrap_or_default();
+        self.left = true;
         let permit = Python::attach(|py| self.parent.clone_ref(py));
         permit.get().held.lock().inside = true;
         Outside { permit, covered, used: Mutex::new(covered), deferred: taken.minus(covered) }
@@ -103,6 +106,9 @@ impl Drop for Nested {
         if let Some(covered) = self.covered {
             let deferred = if self.deferred { covered } else { cost::Cost::default() };
             self.parent.get().uncover(deferred);
+        }
+        if !self.left {
+            self.parent.get().inside_over();
         }
     }
 }
@@ -118,19 +124,45 @@ struct Outside {
     deferred: cost::Cost,
 }
 
+/// How far a permit has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Held,
+    /// Released before the calls inside were over, for which it keeps its slot.
+    Lingers,
+    Over,
+}
+
 struct Held {
     grant: Grant,
-    released: bool,
+    stage: Stage,
     /// Whether the first call inside may use what was charged.
     cover: bool,
     /// Whether calls inside have settled, or will settle, what was charged.
     inside: bool,
+    /// How many calls are under way inside, or wait.
+    insiders: u32,
     /// What [`Nesting::open`] gave, while it may enclose code; else 0.
     open: u32,
     /// What ends the block that it is the permit of.
     token: Option<Py<PyAny>>,
     /// What it has taken from the budgets that its code runs inside.
     charge: Option<Box<Charge>>,
+}
+
+impl Held {
+    /// The grant, to be released, unless calls inside are still under way.
+    #[inline]
+    fn give_up(&mut self) -> Option<Grant> {
+        if self.insiders > 0 {
+            self.stage = Stage::Lingers;
+            return None;
+        }
+        self.stage = Stage::Over;
+        let grant = self.grant;
+        self.grant = grant.released();
+        Some(grant)
+    }
 }
 
 /// The right to make one call now. It is settled and released.
@@ -181,12 +213,18 @@ impl Permit {
         if let Some(charge) = &mut charge {
             charge.spend();
         }
-        let held = Held { grant, released: false, cover: true, inside: false, open, token: None, charge };
+        let held =
+            Held { grant, stage: Stage::Held, cover: true, inside: false, insiders: 0, open, token: None, charge };
         Py::new(py, Self { driver: Arc::clone(driver), held: Mutex::new(held), outside })
     }
 
-    fn take_cover(&self) -> Option<cost::Cost> {
-        let covers = std::mem::replace(&mut self.held.lock().cover, false);
+    /// A call comes inside. Gives what was charged, if that call may use it.
+    fn admit_inside(&self) -> Option<cost::Cost> {
+        let covers = {
+            let mut held = self.held.lock();
+            held.insiders += 1;
+            std::mem::replace(&mut held.cover, false)
+        };
         covers.then(|| self.total())
     }
 
@@ -205,11 +243,11 @@ impl Permit {
 
     /// Whether it was given back, or is the copy of a parent process's.
     pub fn is_over(&self) -> bool {
-        let (grant, released) = {
+        let (grant, stage) = {
             let held = self.held.lock();
-            (held.grant, held.released)
+            (held.grant, held.stage)
         };
-        released || !self.driver.gate.lock().counts_grant(&grant)
+        stage != Stage::Held || !self.driver.gate.lock().counts_grant(&grant)
     }
 
     /// The permit outside of this one.
@@ -230,18 +268,41 @@ impl Permit {
     pub fn give_back(&self, py: Python<'_>) {
         let (grant, token) = {
             let mut held = self.held.lock();
-            if std::mem::replace(&mut held.released, true) {
+            if held.stage != Stage::Held {
                 return;
             }
             self.close(&mut held);
-            let grant = held.grant;
-            held.grant = grant.released();
-            (grant, held.token.take())
+            (held.give_up(), held.token.take())
         };
         if let Some(token) = token {
             self.driver.nesting.leave(py, token);
         }
-        self.driver.release(py, &grant);
+        match grant {
+            Some(grant) => self.finish(py, &grant),
+            None => self.driver.linger(),
+        }
+    }
+
+    /// Neither its call nor one inside is under way any more.
+    #[inline]
+    fn finish(&self, py: Python<'_>, grant: &Grant) {
+        self.driver.release(py, grant);
+        if let Some(outside) = &self.outside {
+            outside.permit.get().inside_over();
+        }
+    }
+
+    /// A call inside is over, or gave up.
+    fn inside_over(&self) {
+        let grant = {
+            let mut held = self.held.lock();
+            held.insiders = held.insiders.saturating_sub(1);
+            if held.stage == Stage::Lingers { held.give_up() } else { None }
+        };
+        if let Some(grant) = grant {
+            self.driver.linger_no_more(&grant);
+            at_end(|py| self.finish(py, &grant));
+        }
     }
 
     /// It no longer encloses anything.
@@ -330,11 +391,14 @@ impl Permit {
     fn abandon(&self, py: Python<'_>) {
         let (grant, token, charge) = {
             let mut held = self.held.lock();
-            if std::mem::replace(&mut held.released, true) {
+            if held.stage != Stage::Held {
                 return;
             }
+            held.stage = Stage::Over;
             self.close(&mut held);
-            (held.grant, held.token.take(), held.charge.take())
+            let grant = held.grant;
+            held.grant = grant.released();
+            (grant, held.token.take(), held.charge.take())
         };
         if let Some(token) = token {
             self.driver.nesting.leave(py, token);
@@ -348,13 +412,16 @@ impl Permit {
         if self.driver.abandon(Ok(grant)) {
             self.driver.pump(py);
         }
+        if let Some(outside) = &self.outside {
+            outside.permit.get().inside_over();
+        }
     }
 
     /// For decorators: says that code will run inside it. Who does so sets the limiter's context variable then.
     #[inline]
     pub fn open(&self) {
         let mut held = self.held.lock();
-        if held.open == 0 && !held.released {
+        if held.open == 0 && held.stage == Stage::Held {
             held.open = self.driver.nesting.open();
         }
     }
@@ -369,7 +436,7 @@ impl Permit {
 
     /// The code that goes on from here runs inside this permit; without effect on one that was released.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().held.lock().released { Ok(()) } else { Self::begin(slf) }
+        if slf.get().released() { Ok(()) } else { Self::begin(slf) }
     }
 
     /// How long the call waited for it, in seconds.
@@ -387,7 +454,7 @@ impl Permit {
     /// Whether it was given back.
     #[getter]
     fn released(&self) -> bool {
-        self.held.lock().released
+        self.held.lock().stage != Stage::Held
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -400,20 +467,20 @@ impl Permit {
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.held.lock().released { "released" } else { "held" };
+        let state = if self.released() { "released" } else { "held" };
         format!("<Permit of limiter {:?}, {}, {state}>", self.driver.name, self.total())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Self { driver, held, .. } = self;
+        let Self { driver, held, outside } = self;
         let held = held.get_mut();
-        if held.released {
+        if held.stage != Stage::Held {
             return;
         }
         // While nobody waits there is nobody to wake, and nothing that needs Python.
-        if held.token.is_none() && driver.release_unwatched(&held.grant) {
+        if held.token.is_none() && outside.is_none() && driver.release_unwatched(&held.grant) {
             if held.open != 0 {
                 driver.nesting.close(held.open);
             }

@@ -919,3 +919,72 @@ def test_an_interrupt_between_any_two_steps_leaves_nothing(make: Any, terms: dic
         call()  # concurrency is 1: nothing is held, and no permit of before encloses this
         assert standing(limiter) == IDLE
     assert interrupts >= 2
+
+
+# A retry that finds no permit.
+
+
+def failing_function(limiter: Limiter) -> Callable[[], object]:
+    @limiter.limit(timeout=0, retry=penstock.Retry(on=OSError, initial=0.001))
+    def call() -> None:
+        raise OSError("the line is down")
+
+    return call
+
+
+def failing_coroutine(limiter: Limiter) -> Callable[[], object]:
+    @limiter.limit(timeout=0, retry=penstock.Retry(on=OSError, initial=0.001))
+    async def call() -> None:
+        raise OSError("the line is down")
+
+    return lambda: asyncio.run(call())
+
+
+def failing_generator(limiter: Limiter) -> Callable[[], object]:
+    @limiter.limit(timeout=0, retry=penstock.Retry(on=OSError, initial=0.001))
+    def call() -> Iterator[None]:
+        raise OSError("the line is down")
+        yield
+
+    return lambda: list(call())
+
+
+def failing_async_generator(limiter: Limiter) -> Callable[[], object]:
+    @limiter.limit(timeout=0, retry=penstock.Retry(on=OSError, initial=0.001))
+    async def call() -> AsyncIterator[None]:
+        raise OSError("the line is down")
+        yield
+
+    async def consume() -> None:
+        async for _ in call():
+            pass
+
+    return lambda: asyncio.run(consume())
+
+
+def failing_late(limiter: Limiter) -> Callable[[], object]:
+    async def fail() -> None:
+        raise OSError("the line is down")
+
+    @limiter.limit(timeout=0, retry=penstock.Retry(on=OSError, initial=0.001))
+    def call() -> Any:
+        return fail()
+
+    async def wait() -> None:
+        await call()
+
+    return lambda: asyncio.run(wait())
+
+
+@pytest.mark.parametrize(
+    "make", [failing_function, failing_coroutine, failing_generator, failing_async_generator, failing_late]
+)
+def test_a_retry_that_finds_no_permit_says_what_failed_before(make: Any) -> None:
+    call = make(Limiter(requests=penstock.Rate(1, per=3_600)))
+    with pytest.raises(penstock.AcquireTimeout) as caught:
+        call()
+    assert str(caught.value.__cause__) == "the line is down"
+    with pytest.raises(penstock.AcquireTimeout) as caught:
+        call()
+    assert caught.value.__cause__ is None  # the first attempt had nothing before it
+    assert not caught.value.__suppress_context__

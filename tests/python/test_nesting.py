@@ -339,3 +339,80 @@ def test_keys_inside() -> None:
         assert limiter.try_acquire(key="a") is None
         assert limiter.try_acquire(key="b") is not None
     assert standing(limiter) == IDLE
+
+
+# A call that outlives the permit which it was made inside of: the tree keeps its one slot until the last is over.
+
+
+def test_a_call_that_outlives_the_permit_outside_keeps_its_slot() -> None:
+    limiter = make(concurrency=1)
+    most = under_way = 0
+
+    @limiter.limit()
+    async def call() -> None:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+
+    async def main() -> None:
+        async with limiter:
+            left_behind = asyncio.create_task(call())
+            await turns()
+        assert under_way == 1
+        assert limiter.try_acquire() is None
+        await asyncio.gather(left_behind, *(call() for _ in range(3)))
+
+    run(main())
+    assert most == 1
+    assert standing(limiter) == IDLE
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_the_slot_of_a_tree_is_free_when_all_in_it_are_over(order: tuple[int, int, int]) -> None:
+    limiter = make(concurrency=1)
+
+    def main() -> None:
+        with limiter as outer, limiter.permit() as middle, limiter.permit() as inner:
+            permits = [outer, middle, inner]
+            for index in order[:2]:
+                permits[index].release()
+                permits[index].release()
+                contextvars.Context().run(refused)
+            permits[order[2]].release()
+            assert contextvars.Context().run(limiter.try_acquire) is not None
+
+    def refused() -> None:
+        assert limiter.try_acquire() is None
+
+    main()
+    assert standing(limiter) == IDLE
+
+
+def test_a_call_that_gives_up_waiting_inside_frees_the_slot_that_was_kept_for_it() -> None:
+    limiter = Limiter(requests=penstock.Rate(1, per=3_600), concurrency=1)
+
+    async def main() -> None:
+        async with limiter:
+            await limiter.aacquire()  # covered, and over at once
+            waiting = asyncio.create_task(asyncio.wait_for(limiter.aacquire(), 60))
+            await turns()
+            assert standing(limiter) == (1, 1)
+        assert standing(limiter) == (0, 1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert standing(limiter) == IDLE
+
+    run(main())
+
+
+def test_an_abandoned_call_inside_frees_the_slot_that_was_kept_for_it() -> None:
+    limiter = make(concurrency=1)
+    with limiter as outer:
+        inner = limiter.acquire()
+        outer.release()
+        assert standing(limiter) == (1, 0)
+        assert contextvars.Context().run(limiter.try_acquire) is None
+        inner.abandon()
+        assert standing(limiter) == IDLE
