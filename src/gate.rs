@@ -10,10 +10,11 @@ use std::fmt;
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
+use crate::discovery::Discovery;
 use crate::keys::{Keys, PerKey};
 use crate::ledger::{Ledger, Level, MOST_RATES, Oversize, Told};
 use crate::pace::Permille;
-use crate::provider::{Kind, Reading};
+use crate::provider::{self, Kind, Provider, Reading};
 use crate::queue::{KeyId, Queue, Ticket, Waiting};
 use crate::rate::{Rate, Seconds};
 use crate::stats::{Counts, Waits};
@@ -42,6 +43,8 @@ pub struct Config {
     pub network_jitter: Option<Nanos>,
     /// How many calls may wait; no bound if not given.
     pub max_waiting: Option<usize>,
+    /// Whose limits are found out where `rates` name none.
+    pub discover: Option<Provider>,
 }
 
 /// A call that asks to leave.
@@ -156,12 +159,20 @@ pub struct Gate<T> {
     head_due: Option<Nanos>,
     epoch: u32,
     waits: Waits,
+    /// Finds limits out that were not configured.
+    discovery: Option<Box<Discovery>>,
 }
 
 impl<T: Default> Gate<T> {
     /// A gate of that make, with everything unused.
     pub fn new(config: Config, now: Nanos) -> Self {
-        let ledger = Ledger::new(&config.rates, config.network_jitter, now);
+        let mut rates = config.rates;
+        let discovery = config.discover.map(|provider| {
+            let mut discovery = Box::new(Discovery::new(provider, &rates));
+            rates.extend(discovery.begin(now));
+            discovery
+        });
+        let ledger = Ledger::new(&rates, config.network_jitter, now);
         Self {
             books: Books::new(ledger, config.concurrency, now),
             store: None,
@@ -176,6 +187,7 @@ impl<T: Default> Gate<T> {
             head_due: None,
             epoch: 0,
             waits: Waits::default(),
+            discovery,
         }
     }
 
@@ -282,7 +294,9 @@ impl<T: Default> Gate<T> {
         if let Some(why) = self.books.broken {
             return Some(Admission::Refused(Refusal::Store(why)));
         }
-        if let Err(oversize) = self.check(&cost, request.key) {
+        if let Err(oversize) = self.check(&cost, request.key)
+            && !self.stretches(&cost, request.key, now)
+        {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
         }
@@ -320,6 +334,18 @@ impl<T: Default> Gate<T> {
         Ok(())
     }
 
+    /// Whether a cost that was too large fits after all, since the limits that said so were only tried.
+    #[cold]
+    fn stretches(&mut self, cost: &Cost, key: Option<&str>, now: Nanos) -> bool {
+        while let Err(oversize) = self.check(cost, key) {
+            let Some(discovery) = &mut self.discovery else { return false };
+            if !discovery.stretch(&oversize, &mut self.books.ledger, now) {
+                return false;
+            }
+        }
+        true
+    }
+
     fn has_room(&mut self, cost: &Cost, key: Option<KeyId>, nested: bool, now: Nanos) -> bool {
         if !nested && self.books.slots >= self.books.slots_now() {
             return false;
@@ -342,6 +368,9 @@ impl<T: Default> Gate<T> {
         if self.store.is_some() {
             self.charged = self.charged.plus(cost);
             self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.weight(&cost));
+        }
+        if let Some(discovery) = &mut self.discovery {
+            discovery.sent(&cost, now);
         }
         let mut held = None;
         if let Some(id) = key
@@ -743,9 +772,23 @@ impl<T: Default> Gate<T> {
         let verdict = &reading.verdict;
         let speed = self.books.ledger.speed();
         let wait = verdict.wait.map(|wait| Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX));
+        if let Some(discovery) = &mut self.discovery {
+            let busy = !self.queue.is_empty();
+            let heeded = discovery.heed(&mut self.books.ledger, reading, sent_at, now, busy);
+            if let Some(until) = heeded.until {
+                self.books.ledger.cool_down(until);
+            }
+            if heeded.changed {
+                self.fail_hopeless(now, settled);
+                self.books.news += 1;
+                self.news = self.books.news;
+                self.call();
+            }
+        }
         for limit in &reading.limits {
             let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
-            let told = Told { dimension: limit.dimension, limit: limit.limit, remaining: limit.remaining, period };
+            let &provider::Limit { dimension, limit, remaining, refilled, .. } = limit;
+            let told = Told { dimension, limit, remaining, period, refilled };
             self.books.ledger.learn(&told, sent_at, now);
         }
         match verdict.kind {
@@ -820,6 +863,9 @@ impl<T: Default> Gate<T> {
     pub fn update(&mut self, now: Nanos, dimension: Dimension, rates: &[Rate], settled: &mut Vec<(T, Outcome)>) {
         self.decide(now, |gate, now| {
             gate.hold_up(now);
+            if let Some(discovery) = &mut gate.discovery {
+                discovery.configure(dimension);
+            }
             gate.books.ledger.update(dimension, rates, now);
             gate.fail_hopeless(now, settled);
             gate.books.news += 1;
@@ -829,9 +875,14 @@ impl<T: Default> Gate<T> {
     }
 
     fn fail_hopeless(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
-        let hopeless = |waiting: Waiting| self.books.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, why));
+        let hopeless = |waiting: Waiting| {
+            self.books.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, waiting.cost, why))
+        };
         let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
-        for (ticket, why) in hopeless {
+        for (ticket, cost, why) in hopeless {
+            if self.stretches(&cost, None, now) {
+                continue;
+            }
             if let Some(payload) = self.leave(ticket, now) {
                 self.books.counts.refused += 1;
                 settled.push((payload, Err(Refusal::Oversize(why))));

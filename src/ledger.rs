@@ -261,13 +261,13 @@ impl Account {
             }
         }
         if let Some(left) = told.remaining {
-            self.hear(left, sent_at, now);
+            self.hear(left, told.refilled, sent_at, now);
         }
         self.rate != before
     }
 
     /// The provider had `left` when it counted the call that left at `sent_at`.
-    fn hear(&mut self, left: u64, sent_at: Nanos, now: Nanos) {
+    fn hear(&mut self, left: u64, refilled: bool, sent_at: Nanos, now: Nanos) {
         let period = self.rate.period();
         let remote = match &mut self.remote {
             Some(remote) if sent_at < remote.heard => return,
@@ -286,10 +286,15 @@ impl Account {
         }
         // What has left since is not in that number; nor is what has flown in.
         let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
-        let refilled = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
+        let flown_in = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
         let since = self.window.as_ref().map_or(0, |window| window.charged_since(sent_at));
-        let news = left.saturating_add(refilled).saturating_sub(since).min(left);
-        let expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
+        let news = left.saturating_add(flown_in).saturating_sub(since).min(left);
+        let mut expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
+        if let Some(window) = self.window.as_ref().filter(|_| !refilled) {
+            // In a window of the provider's there may be all that left in the last period.
+            let used = self.rate.amount().saturating_sub(window.available(now));
+            expected = expected.min(remote.most.saturating_sub(used));
+        }
         let shared = expected.saturating_sub(news) > (remote.most / 50).max(1);
         if news > expected {
             remote.alone.set_level(news, now);
@@ -317,6 +322,8 @@ pub struct Told {
     pub remaining: Option<u64>,
     /// The period, in nanoseconds, if it is known.
     pub period: Option<Nanos>,
+    /// Whether what is left is refilled all the time, and does not fall until a window is over.
+    pub refilled: bool,
 }
 
 /// Whether two periods are the same but for rounding.
@@ -467,6 +474,19 @@ impl Ledger {
     /// Whether there is a rate of this dimension.
     pub fn counts(&self, dimension: Dimension) -> bool {
         self.accounts.iter().any(|account| account.dimension == dimension)
+    }
+
+    /// The provider counts so much in the present window of a rate, of which not all left here: others used the quota, or
+    /// this process did before it knew of the rate. It is charged to the window as if it left now.
+    pub(crate) fn used_before(&mut self, dimension: Dimension, period: Nanos, used: u64, now: Nanos) {
+        let of = self.accounts.iter_mut().filter(|account| account.dimension == dimension);
+        for account in of.filter(|account| nearly(period, account.rate.period())) {
+            let amount = account.rate.amount();
+            if let Some(window) = &mut account.window {
+                window.expire(now);
+                window.charge(used.min(amount).saturating_sub(amount - window.available(now).min(amount)), now);
+            }
+        }
     }
 
     /// Whether no wait can satisfy `cost`, and which dimension says so.

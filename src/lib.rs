@@ -95,6 +95,7 @@
 pub mod bucket;
 pub mod clock;
 pub mod cost;
+pub mod discovery;
 pub mod estimate;
 pub mod gate;
 pub mod keys;

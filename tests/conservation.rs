@@ -79,6 +79,7 @@ impl World {
             per_key: per_key.clone(),
             network_jitter: chance.one_in(2).then(|| chance.below(SECOND)),
             max_waiting: chance.one_in(3).then(|| usize::try_from(chance.below(20)).unwrap()),
+            discover: None,
         };
         Self {
             gate: support::gate(config, 0),

@@ -114,6 +114,7 @@ impl World {
             per_key: (!per_key.is_empty()).then(|| PerKey { rates: per_key.clone(), concurrency: None }),
             network_jitter: Some(jitter),
             max_waiting: None,
+            discover: None,
         };
         Self {
             gate: support::gate(config, 0),

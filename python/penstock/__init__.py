@@ -13,6 +13,7 @@ queue in which the first comes first::
     results = await gate.gather(*(summarize(text) for text in texts))
 """
 
+from penstock import providers
 from penstock._core import Cost, Permit, Rate, RetryBudget, Verdict, __version__, estimate_tokens
 from penstock.budgets import budget
 from penstock.errors import (
@@ -62,6 +63,7 @@ __all__ = [
     "per_hour",
     "per_minute",
     "per_second",
+    "providers",
     "scope",
     "transport",
     "ungovern",

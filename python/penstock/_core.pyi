@@ -45,6 +45,7 @@ __all__ = [
     "is_free",
     "look",
     "provider_of",
+    "provider_rate",
     "read_answer",
     "read_call",
 ]
@@ -275,6 +276,7 @@ class Limiter:
         max_waiting: int | None = None,
         on_store_failure: str = "share",
         on_conflict: str = "error",
+        provider: str | None = None,
     ) -> Self: ...
     @property
     def name(self) -> str:
@@ -285,8 +287,10 @@ class Limiter:
         """Where the ledger is kept, as a URL."""
 
     @property
-    def enclosing(self) -> ContextVar[Permit | None]:
         """For decorators: the context variable that holds the permit which code runs inside."""
+        """Whose quota it is; None for a limiter of no provider in particular."""
+    def enclosing(self) -> ContextVar[Permit | None]:
+    def provider(self) -> str | None:
 
     @property
     def counts(self) -> bool:
@@ -789,6 +793,23 @@ def provider_of(host: str, path: str = "") -> str:
 
     That is ``"openai"``, ``"azure_openai"``, ``"anthropic"``, ..., or ``"unknown"``. The paths of OpenAI's API tell
     nothing, since everyone has them: at an unknown host they are ``"unknown"``.
+    """
+
+def provider_rate(provider: str, name: str, dimension: str, amount: float, per: _Seconds) -> Rate:
+    """A limit as a rate of the shape in which ``provider`` enforces it.
+
+    A limit per minute leaves room where shorter windows are enforced inside (Azure, Together, Mistral); one of an hour or
+    more may be used at once.
+
+    Args:
+        provider: as `provider_of` names it.
+        name: what errors call the amount.
+        dimension: what is counted.
+        amount: how much per period.
+        per: the period, in seconds.
+
+    Raises:
+        TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed.
     """
 
 def is_free(method: str, path: str) -> bool:

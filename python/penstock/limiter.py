@@ -51,6 +51,8 @@ class Limiter(_core.Limiter):
             ``"closed"``. Without meaning for ``"memory://"`` and ``"shm://"``, which is never away.
         on_conflict: when other processes share the memory of that name with other limits: ``"error"`` (the default)
             tells the one that came later, ``"keep"`` goes on with theirs, ``"replace"`` sets the new ones for all.
+        provider: whose quota it is, as `penstock.providers` sets it: limits that are not given are found out from its
+            answers.
 
     Raises:
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed; for shared

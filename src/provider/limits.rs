@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::names::Provider;
+use super::profile::Enforcement;
 use super::when::{self, EpochNanos, When};
 use crate::cost::Dimension;
 
@@ -22,6 +23,11 @@ pub struct Limit {
     pub remaining: Option<u64>,
     /// The period of the quota.
     pub window: Option<Duration>,
+    /// Whether that was solved from the other numbers, and not stated.
+    pub solved: bool,
+    /// Whether it is a bucket that is refilled all the time, as far as that is known: what is left of a window falls until
+    /// the window is over.
+    pub refilled: bool,
     /// How long until it is full again (bucket) or starts anew (window). Not a time to wait: room for one more call
     /// comes earlier in a bucket.
     pub resets_in: Option<Duration>,
@@ -218,13 +224,13 @@ impl<'a> Series<'a> {
         let limit = self.limit.and_then(when::count);
         let remaining = self.remaining();
         let resets_in = self.resets_in(now);
+        let profile = provider.profile();
         let solved = || solve_window(limit?, remaining?, resets_in?);
-        let window = self
-            .counter
-            .window
-            .or(self.renewal)
-            .or_else(|| if provider.profile().resets_tell_window() { solved() } else { None })
-            .or_else(|| provider.profile().window(self.counter.dimension));
+        let solved = if profile.resets_tell_window() { solved() } else { None };
+        let stated = self.counter.window.or(self.renewal);
+        let window = stated.or(solved).or_else(|| profile.window(self.counter.dimension));
+        // The resets of a window that starts anew solve to some other window now and then.
+        let refilled = profile.enforcement == Enforcement::ContinuousBucket;
         (limit.is_some() || remaining.is_some()).then_some(Limit {
             dimension: self.counter.dimension,
             name: self.counter.name,
@@ -232,6 +238,8 @@ impl<'a> Series<'a> {
             limit,
             remaining,
             window,
+            solved: stated.is_none() && solved.is_some(),
+            refilled,
             resets_in,
         })
     }
@@ -248,7 +256,9 @@ pub(crate) fn merge(limits: &mut Vec<Limit>, told: Limit) {
         Some(known) => {
             known.limit = told.limit.or(known.limit);
             known.remaining = told.remaining.or(known.remaining);
+            known.solved &= told.window.is_none();
             known.window = told.window.or(known.window);
+            known.refilled |= told.refilled;
             known.resets_in = known.resets_in.or(told.resets_in);
         }
         None => limits.push(told),

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::names::Provider;
+use crate::clock::{Nanos, SECOND as ONE_SECOND};
 use crate::cost::Dimension;
+use crate::rate::Rate;
 
 /// How a provider lets calls through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct Profile {
     pub failures_count: Option<bool>,
     /// The largest burst of requests that is safe, as a share of a window: 1 is a whole window's worth at once.
     pub burst: f64,
+    /// Whether requests are also counted in windows of a second or ten, inside those that are stated.
+    pub sub_windows: bool,
     /// The window of request limits, where responses do not tell it.
     pub request_window: Option<Duration>,
     /// The window of token limits, where responses do not tell it.
@@ -108,6 +112,7 @@ const DEFAULT: Profile = Profile {
     cached: CachedTokens::Count,
     failures_count: None,
     burst: SECOND_OF_MINUTE,
+    sub_windows: false,
     request_window: None,
     token_window: None,
     scope: "",
@@ -116,6 +121,12 @@ const DEFAULT: Profile = Profile {
 
 /// A second's worth of a minute: what is safe where shorter windows may be enforced inside the stated one.
 const SECOND_OF_MINUTE: f64 = 1.0 / 60.0;
+
+/// What of a minute's tokens may leave at once.
+const TOKEN_BURST: f64 = 1.0 / 6.0;
+/// From here on a limit is one that is used up now and then, and not paced.
+const HOUR: Nanos = 3_600 * ONE_SECOND;
+const MINUTE_LONG: Nanos = 60 * ONE_SECOND;
 
 /// All rows, in the order of [`Provider::ALL`].
 pub const PROFILES: [Profile; 17] = [
@@ -136,6 +147,7 @@ pub const PROFILES: [Profile; 17] = [
         enforcement: Enforcement::FixedWindow,
         reservation: Reservation::TextPlusMax { unset: None },
         settlement: Settlement::ToUsage,
+        sub_windows: true,
         token_window: MINUTE,
         scope: "deployment",
         note: "Minute windows for tokens, 1 or 10 seconds for requests, text + max_tokens x best_of: documented; credited \
@@ -195,6 +207,7 @@ pub const PROFILES: [Profile; 17] = [
         title: "Mistral",
         enforcement: Enforcement::SlidingWindow,
         settlement: Settlement::AsUsed,
+        sub_windows: true,
         request_window: SECOND,
         token_window: MINUTE,
         scope: "workspace",
@@ -226,6 +239,7 @@ pub const PROFILES: [Profile; 17] = [
         title: "Together",
         enforcement: Enforcement::Adaptive,
         burst: 1.0,
+        sub_windows: true,
         request_window: SECOND,
         token_window: SECOND,
         scope: "key",
@@ -303,11 +317,50 @@ impl Provider {
     }
 }
 
+/// So much of an amount.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a cast saturates
+fn part(amount: u64, share: f64) -> u64 {
+    (amount as f64 * share) as u64
+}
+
 impl Profile {
     /// Whether reset headers are exact times to a full bucket, from which the window can be solved. Assumed of the
     /// unknown too: a solution is only taken if it is a usual window. (Anthropic rounds to seconds and thousands.)
     pub fn resets_tell_window(&self) -> bool {
         matches!(self.provider, Provider::OpenAi | Provider::Groq | Provider::Unknown)
+    }
+
+    /// A limit that this provider states as a rate: how much may leave at once, and whether a window guards it, is chosen by
+    /// what is known of its enforcement.
+    ///
+    /// - A limit of an hour or more may be used at once; where it is a bucket that is refilled all the time, so is the rate.
+    /// - Requests leave in bursts of [`Profile::burst`].
+    /// - Tokens leave in bursts of a sixth of the window: nobody is known to count them in shorter ones.
+    ///
+    /// `None` if the amount or the period is beyond what a rate can be.
+    pub fn rate(&self, dimension: Dimension, amount: u64, period: Nanos) -> Option<Rate> {
+        let rate = Rate::new(amount, period).ok()?;
+        if period >= HOUR {
+            let refilled = self.enforcement == Enforcement::ContinuousBucket;
+            return rate.with_burst(amount).ok().map(|rate| rate.with_window(!refilled));
+        }
+        let share = if dimension == Dimension::Requests { self.burst } else { self.burst.max(TOKEN_BURST) };
+        rate.with_burst(part(amount, share).clamp(1, amount)).ok()
+    }
+
+    /// The rate for a limit per minute that a person knows and no answer has stated.
+    ///
+    /// Where shorter windows are enforced inside ([`Profile::sub_windows`]), of a second or of ten, calls leave evenly, 5 %
+    /// below the limit and at most 20 ms' worth at once: delays may spread by 50 ms before a window of one second is
+    /// overrun, and by half a second for one of ten.
+    ///
+    /// `None` if the amount is beyond what a rate can be.
+    pub fn per_minute(&self, dimension: Dimension, amount: u64) -> Option<Rate> {
+        if !self.sub_windows || dimension != Dimension::Requests {
+            return self.rate(dimension, amount, MINUTE_LONG);
+        }
+        let rate = Rate::new(amount, MINUTE_LONG / 20 * 21).ok()?;
+        rate.with_burst((amount / 3_000).max(1)).ok()
     }
 
     /// Which share of a model's calls its expected output covers: where output counts and `max_tokens` reserves nothing,

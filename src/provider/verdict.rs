@@ -379,7 +379,8 @@ impl Evidence<'_> {
 }
 
 fn told(dimension: Dimension) -> Limit {
-    Limit { dimension, name: "message", scope: "", limit: None, remaining: None, window: None, resets_in: None }
+    let (limit, remaining, window, resets_in) = (None, None, None, None);
+    Limit { dimension, name: "message", scope: "", limit, remaining, window, solved: false, refilled: false, resets_in }
 }
 
 /// Azure's `Tokens`, `LiteLLM`'s `input_tokens`.

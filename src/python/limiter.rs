@@ -15,12 +15,13 @@ use crate::keys::PerKey;
 use crate::learner::Learner;
 use crate::ledger::MOST_RATES;
 use crate::pace::FULL;
+use crate::provider::Provider;
 use crate::rate;
 
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
-use super::provider::{Call, UsageReader};
+use super::provider::{Call, UsageReader, named};
 use super::rate::rates;
 use super::request::{Given, Request};
 use super::scope::{self, Blocks, Ready, Scope};
@@ -39,6 +40,8 @@ const MOST: u64 = 1_000_000_000;
 pub struct Limiter {
     driver: Arc<Driver>,
     store: String,
+    /// Whose limits it finds out.
+    provider: Option<Provider>,
     /// Whether calls are charged for tokens.
     counts: AtomicBool,
     one: Request,
@@ -92,6 +95,8 @@ impl Limiter {
     fn note_dimensions(&self) {
         let gate = self.driver.gate.lock();
         let counts = Dimension::ALL[1..].iter().any(|&dimension| gate.counts_dimension(dimension));
+        // A limit on tokens may yet be told.
+        let counts = counts || self.provider.is_some();
         self.counts.store(counts, Ordering::Relaxed);
     }
 }
@@ -101,10 +106,10 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None,
         per_key=None, name=None, store=None, network_jitter=None, max_waiting=None, on_store_failure=None,
-        on_conflict=None),
+        on_conflict=None, provider=None),
         text_signature = "(*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None, \
         per_key=None, name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share', \
-        on_conflict='error')")]
+        on_conflict='error', provider=None)")]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -120,6 +125,7 @@ impl Limiter {
         max_waiting: Any<'_, '_>,
         on_store_failure: Any<'_, '_>,
         on_conflict: Any<'_, '_>,
+        provider: Any<'_, '_>,
     ) -> PyResult<Self> {
         let known = |name, value: Any<'_, '_>, allowed: &[&str]| match given(value) {
             Some(value) => one_of(name, value, allowed),
@@ -127,7 +133,10 @@ impl Limiter {
         };
         let store = given(store).map_or_else(|| Ok("memory://".to_owned()), |url| text("store", url))?;
         let place = Place::of(&store)?;
-        let on_conflict = known("on_conflict", on_conflict, &["error", "keep", "replace"])?;
+        let provider = given(provider).map(|name| named(&text("provider", name)?)).transpose()?;
+        let conflict = known("on_conflict", on_conflict, &["error", "keep", "replace"])?;
+        // What other processes have found out is no conflict.
+        let on_conflict = if provider.is_some() && given(on_conflict).is_none() { "keep".to_owned() } else { conflict };
         known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
         let name = given(name).map(|name| text("name", name)).transpose()?;
         if name.as_ref().is_some_and(String::is_empty) {
@@ -144,12 +153,14 @@ impl Limiter {
             per_key: given(per_key).map(self::per_key).transpose()?,
             network_jitter: optional_seconds("network_jitter", network_jitter)?,
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
+            discover: provider,
         };
         let gate = place.gate(py, config, &on_conflict)?;
         let driver = Driver::new(name.or_else(|| place.name()).unwrap_or_else(fresh_name), gate);
         let limiter = Self {
             driver,
             store,
+            provider,
             counts: AtomicBool::new(false),
             one: Request::one(),
             blocks: Arc::default(),
@@ -169,6 +180,12 @@ impl Limiter {
     #[getter]
     fn store(&self) -> &str {
         &self.store
+    }
+
+    /// Whose quota it is; None for a limiter of no provider in particular.
+    #[getter]
+    fn provider(&self) -> Option<&'static str> {
+        self.provider.map(Provider::name)
     }
 
     /// A permit for a block, for `with` and `async with`; nothing is asked for before the block begins.
@@ -416,7 +433,7 @@ impl Limiter {
     /// provider.
     #[pyo3(signature = (model, provider="unknown"))]
     fn expect(&self, model: Option<&str>, provider: &str) -> PyResult<(f64, Option<u64>)> {
-        let share = super::provider::named(provider)?.profile().expected_share();
+        let share = named(provider)?.profile().expected_share();
         let (learner, model) = (self.learner.lock(), model.unwrap_or_default());
         Ok((learner.scale(model), learner.output(model, share)))
     }

@@ -39,7 +39,9 @@ mod _core {
     #[pymodule_export]
     use super::permit::{Cost, Permit};
     #[pymodule_export]
-    use super::provider::{Call, UsageFilter, UsageReader, ask_for_usage, is_free, provider_of, read_call};
+    use super::provider::{
+        Call, UsageFilter, UsageReader, ask_for_usage, is_free, provider_of, provider_rate, read_call,
+    };
     #[pymodule_export]
     use super::rate::Rate;
     #[pymodule_export]

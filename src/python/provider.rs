@@ -5,12 +5,18 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::clock::{Nanos, SECOND};
+use crate::cost::Dimension;
 use crate::estimate::estimate_tokens;
 use crate::provider::{self, Headers, Provider, streaming};
+use crate::rate;
 
-use super::convert::{amount, given};
+use super::convert::{amount, given, seconds, whole};
 use super::permit::Cost;
+use super::rate::Rate;
 use super::verdict::{Verdict, epoch, pairs};
+
+const MINUTE: Nanos = 60 * SECOND;
 
 /// The provider of this name.
 pub fn named(name: &str) -> PyResult<Provider> {
@@ -200,4 +206,26 @@ impl UsageReader {
     fn provider(&self) -> &'static str {
         self.0.lock().provider().name()
     }
+}
+
+/// A limit as a rate of the shape in which `provider` enforces it.
+///
+/// `per` is in seconds. A limit per minute leaves room where shorter windows are enforced inside. Raises `TypeError` or
+/// `ValueError` for an argument that cannot be, with its name `name`.
+#[pyfunction]
+pub fn provider_rate(
+    provider: &str,
+    name: &str,
+    dimension: &str,
+    amount: &Bound<'_, PyAny>,
+    per: &Bound<'_, PyAny>,
+) -> PyResult<Rate> {
+    let profile = named(provider)?.profile();
+    let dimension = Dimension::from_name(dimension).unwrap_or(Dimension::Requests);
+    let amount = whole(name, amount, 1, rate::Rate::MAX_AMOUNT)?;
+    let period = seconds("per", per)?;
+    let rate =
+        if period == MINUTE { profile.per_minute(dimension, amount) } else { profile.rate(dimension, amount, period) };
+    rate.map(Rate)
+        .ok_or_else(|| PyValueError::new_err(format!("per must be from 0.001 seconds to 366 days, not {per}")))
 }

@@ -110,7 +110,8 @@ def test_everything_compiled_is_documented(name: str) -> None:
 def test_signatures_are_those_of_the_contract() -> None:
     assert str(inspect.signature(Limiter)) == (
         "(*, requests=None, tokens=None, input_tokens=None, output_tokens=None, concurrency=None, per_key=None, "
-        "name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share')"
+        "name=None, store='memory://', network_jitter=None, max_waiting=None, on_store_failure='share', "
+        "on_conflict='error', provider=None)"
     )
     costs = "(self, /, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0"
     for name in ("permit", "aacquire"):

@@ -1,0 +1,381 @@
+//! Finds out the limits that nobody configured: from what the provider's answers say or, where they never say, by trying.
+//!
+//! *Told*: most providers name their limits in the headers of every answer, or in the refusal. Such a limit is taken over
+//! at once when it is lower than what holds, and once it has been told for a period, and nothing lower, when it is higher:
+//! so a limiter of two models runs at the limits of the smaller one.
+//!
+//! *Tried*: until a limit on requests is told, calls leave slowly. Where none is told, their rate doubles, every four
+//! seconds or round trips in which calls wait, up to the first refusal (as TCP's slow start does); then it falls a little below what
+//! the provider took in the minute before, and rises slowly while calls wait (additive increase, multiplicative decrease:
+//! Chiu and Jain, 1989).
+
+use crate::clock::{Nanos, SECOND};
+use crate::cost::{Cost, Dimension};
+use crate::ledger::{Ledger, Oversize};
+use crate::provider::profile::Enforcement;
+use crate::provider::{Kind, Provider, Reading};
+use crate::rate::Rate;
+
+const MINUTE: Nanos = 60 * SECOND;
+const HOUR: Nanos = 60 * MINUTE;
+/// The period of a limit that names none, as of most.
+const USUAL_PERIOD: Nanos = MINUTE;
+/// A period that was solved from the numbers of an unknown provider is taken for its period only if all answers of so long,
+/// and so many, solve to it: the numbers of a window that starts anew solve to any for a moment.
+const SURE: (Nanos, u32) = (3 * SECOND, 5);
+/// What leaves before the first answer: so many calls a minute, so many of them at once.
+const FIRST: u64 = 20;
+const FIRST_BURST: u64 = 2;
+/// Tried rates stay between these, per minute: of requests, and of tokens.
+const LEAST: (u64, u64) = (3, 1_000);
+const MOST: (u64, u64) = (1_000_000, 10_000_000_000);
+/// How long a rate doubles for, at the least, before it does so again.
+const DOUBLES: Nanos = 4 * SECOND;
+/// By which part a rate falls below what was taken before a refusal.
+const LESS: u64 = 10;
+/// How long nothing leaves while there are only refusals, doubled each time.
+const HOLD: Nanos = SECOND;
+/// The longest such hold is this power of two of it.
+const LONGEST_HOLD: u32 = 4;
+/// How often a rate rises by how much, in per cent, once it was refused.
+const RISE: (Nanos, u64) = (15 * SECOND, 1);
+
+/// What left in the last minute, second by second.
+#[derive(Clone, Debug)]
+struct Sent {
+    seconds: [Cost; 60],
+    last: u64,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { seconds: [Cost::default(); 60], last: 0 }
+    }
+}
+
+impl Sent {
+    fn turn(&mut self, now: Nanos) {
+        let second = now / SECOND;
+        let passed = second.saturating_sub(self.last).min(60);
+        for back in 0..passed {
+            self.seconds[Self::place(second - back)] = Cost::default();
+        }
+        self.last = self.last.max(second);
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // below 60
+    fn place(second: u64) -> usize {
+        (second % 60) as usize
+    }
+
+    fn add(&mut self, cost: &Cost, now: Nanos) {
+        self.turn(now);
+        let place = Self::place(self.last);
+        self.seconds[place] = self.seconds[place].plus(*cost);
+    }
+
+    fn sum(&mut self, dimension: Dimension, now: Nanos) -> u64 {
+        self.turn(now);
+        self.seconds.iter().fold(0, |sum: u64, cost| sum.saturating_add(cost.get(dimension)))
+    }
+}
+
+/// A rate that is found by trying.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    dimension: Dimension,
+    amount: u64,
+    /// When it last changed: answers to calls that left before say nothing about it.
+    changed: Nanos,
+    /// When it was last refused, if ever.
+    refused: Option<Nanos>,
+    /// How often in a row.
+    failures: u32,
+}
+
+/// A limit that was told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    dimension: Dimension,
+    period: Nanos,
+    amount: u64,
+    /// When the limit was last told to be as low as this.
+    heard: Nanos,
+}
+
+/// What the numbers of an unknown provider solve to.
+#[derive(Clone, Copy, Debug)]
+struct Solved {
+    dimension: Dimension,
+    period: Option<Nanos>,
+    since: Nanos,
+    answers: u32,
+}
+
+/// What came of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heeded {
+    /// Whether a rate is another now.
+    pub(crate) changed: bool,
+    /// Until when nothing should leave.
+    pub(crate) until: Option<Nanos>,
+}
+
+/// The limits that a gate finds out.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    provider: Provider,
+    /// The dimensions whose pace was not configured.
+    open: Vec<Dimension>,
+    /// What was configured of them: limits of an hour or more.
+    configured: Vec<(Dimension, Rate)>,
+    told: Vec<Told>,
+    tried: Vec<Tried>,
+    solved: Vec<Solved>,
+    sent: Sent,
+}
+
+impl Discovery {
+    /// Finds out the limits of `provider` on those dimensions that `rates` say nothing about.
+    pub fn new(provider: Provider, rates: &[(Dimension, Rate)]) -> Self {
+        // A limit of a day says nothing of how fast it may be used up.
+        let paces = |of: Dimension| rates.iter().any(|(dimension, rate)| *dimension == of && rate.period() < HOUR);
+        let open: Vec<_> = Dimension::ALL.into_iter().filter(|dimension| !paces(*dimension)).collect();
+        let configured = rates.iter().filter(|(dimension, _)| open.contains(dimension)).copied().collect();
+        let (told, tried, solved) = (Vec::new(), Vec::new(), Vec::new());
+        Self { provider, open, configured, told, tried, solved, sent: Sent::default() }
+    }
+
+    /// The rate to begin with: slow, until an answer has come. None where calls queue at the provider.
+    pub fn begin(&mut self, now: Nanos) -> Option<(Dimension, Rate)> {
+        let queues = self.provider.profile().enforcement == Enforcement::Queue;
+        if queues || !self.open.contains(&Dimension::Requests) {
+            return None;
+        }
+        self.tried.push(Tried {
+            dimension: Dimension::Requests,
+            amount: FIRST,
+            changed: now,
+            refused: None,
+            failures: 0,
+        });
+        self.rates(Dimension::Requests).pop().map(|rate| (Dimension::Requests, rate))
+    }
+
+    /// What was told of each limit: how much per period, in nanoseconds.
+    pub fn told(&self) -> impl Iterator<Item = (Dimension, u64, Nanos)> {
+        self.told.iter().map(|told| (told.dimension, told.amount, told.period))
+    }
+
+    /// A call leaves.
+    pub(crate) fn sent(&mut self, cost: &Cost, now: Nanos) {
+        self.sent.add(cost, now);
+    }
+
+    /// The limits of `dimension` were configured: they are no longer looked for.
+    pub(crate) fn configure(&mut self, dimension: Dimension) {
+        self.open.retain(|open| *open != dimension);
+        self.told.retain(|told| told.dimension != dimension);
+        self.tried.retain(|tried| tried.dimension != dimension);
+    }
+
+    /// A call costs more than a limit. If that was only tried, it gives way.
+    pub(crate) fn stretch(&mut self, oversize: &Oversize, ledger: &mut Ledger, now: Nanos) -> bool {
+        let Some(tried) = self.tried.iter_mut().find(|tried| tried.dimension == oversize.dimension) else {
+            return false;
+        };
+        if tried.amount >= oversize.cost {
+            return false;
+        }
+        tried.amount = oversize.cost;
+        self.change(oversize.dimension, ledger, now);
+        true
+    }
+
+    /// Takes in an answer to a call that left at `sent_at`; `busy` says whether others wait to leave.
+    pub(crate) fn heed(
+        &mut self,
+        ledger: &mut Ledger,
+        reading: &Reading,
+        sent_at: Nanos,
+        now: Nanos,
+        busy: bool,
+    ) -> Heeded {
+        let mut changed: Vec<Dimension> = Vec::new();
+        let mut heard: Vec<(Dimension, Nanos, u64, Option<u64>)> = Vec::new();
+        for limit in &reading.limits {
+            if !self.open.contains(&limit.dimension) {
+                continue;
+            }
+            let Some(amount) = limit.limit.filter(|amount| (1..=Rate::MAX_AMOUNT).contains(amount)) else { continue };
+            let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
+            let is_doubtful = reading.provider == Provider::Unknown && (limit.solved || period.is_none());
+            let period = if is_doubtful { self.solve(limit.dimension, period, now) } else { period };
+            let period = period.unwrap_or(USUAL_PERIOD);
+            // Of several counters (a key's, a team's, a project's) the smallest counts.
+            match heard.iter_mut().find(|(dimension, known, ..)| (*dimension, *known) == (limit.dimension, period)) {
+                Some(known) if known.2 <= amount => {}
+                Some(known) => (known.2, known.3) = (amount, limit.remaining),
+                None => heard.push((limit.dimension, period, amount, limit.remaining)),
+            }
+        }
+        for &(dimension, period, amount, remaining) in &heard {
+            if self.hear(dimension, period, amount, now) {
+                changed.push(dimension);
+                self.change(dimension, ledger, now);
+                if let Some(remaining) = remaining {
+                    ledger.used_before(dimension, period, amount.saturating_sub(remaining), now);
+                }
+            }
+        }
+        let mut until = None;
+        match reading.verdict.kind {
+            Kind::Ok if self.tried.iter().all(|tried| sent_at < tried.changed || now < tried.changed + DOUBLES) => {
+                self.succeed(sent_at);
+            }
+            Kind::Ok => {
+                self.adopt(ledger);
+                self.succeed(sent_at);
+                if busy {
+                    self.rise(sent_at, now, &mut changed);
+                }
+            }
+            Kind::Throttled => {
+                self.adopt(ledger);
+                until = self.fall(reading, sent_at, now, &mut changed);
+            }
+            _ => {}
+        }
+        for dimension in &changed {
+            self.change(*dimension, ledger, now);
+        }
+        Heeded { changed: !changed.is_empty(), until }
+    }
+
+    /// The period of an unknown provider's limit, once all that it says for a while solves to the same.
+    fn solve(&mut self, dimension: Dimension, period: Option<Nanos>, now: Nanos) -> Option<Nanos> {
+        let Some(solved) = self.solved.iter_mut().find(|solved| solved.dimension == dimension) else {
+            self.solved.push(Solved { dimension, period, since: now, answers: 1 });
+            return None;
+        };
+        if solved.period != period {
+            (solved.period, solved.since, solved.answers) = (period, now, 0);
+        }
+        solved.answers = solved.answers.saturating_add(1);
+        solved.period.filter(|_| now >= solved.since.saturating_add(SURE.0) && solved.answers >= SURE.1)
+    }
+
+    /// Takes in a limit that was told; gives whether it is news.
+    fn hear(&mut self, dimension: Dimension, period: Nanos, amount: u64, now: Nanos) -> bool {
+        let known = self.told.iter_mut().find(|told| (told.dimension, told.period) == (dimension, period));
+        let Some(told) = known else {
+            self.told.push(Told { dimension, period, amount, heard: now });
+            return true;
+        };
+        let raised = amount > told.amount && now < told.heard.saturating_add(told.period.min(MINUTE));
+        if raised {
+            return false;
+        }
+        told.heard = now;
+        std::mem::replace(&mut told.amount, amount) != amount
+    }
+
+    /// Whether a limit on `dimension` was told that holds from minute to minute.
+    fn is_told(&self, dimension: Dimension) -> bool {
+        self.told.iter().any(|told| told.dimension == dimension && told.period <= MINUTE)
+    }
+
+    fn succeed(&mut self, sent_at: Nanos) {
+        for tried in self.tried.iter_mut().filter(|tried| tried.refused.is_none_or(|refused| sent_at >= refused)) {
+            tried.failures = 0;
+        }
+    }
+
+    fn rise(&mut self, sent_at: Nanos, now: Nanos, changed: &mut Vec<Dimension>) {
+        let told: Vec<_> = Dimension::ALL.into_iter().filter(|dimension| self.is_told(*dimension)).collect();
+        let open = self.tried.iter_mut().filter(|tried| sent_at >= tried.changed && !told.contains(&tried.dimension));
+        for tried in open {
+            let (pause, more) = match tried.refused {
+                None => (DOUBLES, tried.amount),
+                Some(_) => (RISE.0, (tried.amount / 100).max(1) * RISE.1),
+            };
+            if now < tried.changed.saturating_add(pause) {
+                continue;
+            }
+            let most = if tried.dimension == Dimension::Requests { MOST.0 } else { MOST.1 };
+            tried.amount = tried.amount.saturating_add(more).min(most);
+            tried.changed = now;
+            changed.push(tried.dimension);
+        }
+    }
+
+    /// Gives until when nothing should leave, if the provider did not say so itself.
+    fn fall(&mut self, reading: &Reading, sent_at: Nanos, now: Nanos, changed: &mut Vec<Dimension>) -> Option<Nanos> {
+        let dimension = reading.verdict.dimension.unwrap_or(Dimension::Requests);
+        if !self.open.contains(&dimension) || self.is_told(dimension) {
+            return None;
+        }
+        let taken = self.sent.sum(dimension, now);
+        let least = if dimension == Dimension::Requests { LEAST.0 } else { LEAST.1 };
+        let place = self.tried.iter().position(|tried| tried.dimension == dimension).unwrap_or_else(|| {
+            // Until now nothing held it back.
+            self.tried.push(Tried { dimension, amount: taken.max(least), changed: 0, refused: None, failures: 0 });
+            self.tried.len() - 1
+        });
+        let tried = self.tried.get_mut(place)?;
+        if tried.refused.is_some_and(|refused| sent_at < refused) {
+            return None; // one of those that left together
+        }
+        tried.refused = Some(now);
+        tried.failures = tried.failures.saturating_add(1);
+        if tried.failures > 1 {
+            // A window that is full stays so however slowly calls come: it is the hold that grows.
+            return Some(now.saturating_add(HOLD << tried.failures.min(LONGEST_HOLD)));
+        }
+        let taken = taken.min(tried.amount);
+        tried.amount = (taken - taken / LESS).max(least);
+        tried.changed = now;
+        changed.push(dimension);
+        None
+    }
+
+    /// The rates of a dimension as far as they are found.
+    fn rates(&self, dimension: Dimension) -> Vec<Rate> {
+        let profile = self.provider.profile();
+        let configured = self.configured.iter().filter(|(of, _)| *of == dimension).map(|(_, rate)| *rate);
+        let mut rates: Vec<Rate> = configured.collect();
+        for told in self.told.iter().filter(|told| told.dimension == dimension) {
+            // Of what was configured the ledger takes the lower.
+            if rates.iter().all(|rate| rate.period() != told.period) {
+                rates.extend(profile.rate(told.dimension, told.amount, told.period));
+            }
+        }
+        if !self.is_told(dimension) {
+            let tried = self.tried.iter().find(|tried| tried.dimension == dimension);
+            rates.extend(tried.and_then(|tried| {
+                let rate = Rate::new(tried.amount, MINUTE).ok()?;
+                let burst = if dimension == Dimension::Requests { FIRST_BURST } else { tried.amount / 6 };
+                rate.with_burst(rate.burst().max(burst).min(tried.amount)).ok()
+            }));
+        }
+        rates
+    }
+
+    /// Others may have found out more, if the ledger is shared.
+    fn adopt(&mut self, ledger: &Ledger) {
+        for tried in &mut self.tried {
+            let of = ledger.configured().into_iter().filter(|(dimension, _)| *dimension == tried.dimension);
+            let tries = of.map(|(_, rate)| rate).find(|rate| rate.period() == MINUTE);
+            tried.amount = tries.map_or(tried.amount, |rate| rate.amount());
+        }
+    }
+
+    fn change(&self, dimension: Dimension, ledger: &mut Ledger, now: Nanos) {
+        let rates = self.rates(dimension);
+        let mut known: Vec<_> = ledger.configured();
+        known.retain(|(of, _)| *of == dimension);
+        if known.len() != rates.len() || known.iter().any(|(_, rate)| !rates.contains(rate)) {
+            ledger.update(dimension, &rates, now);
+        }
+    }
+}
