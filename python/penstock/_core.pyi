@@ -287,10 +287,12 @@ class Limiter:
         """Where the ledger is kept, as a URL."""
 
     @property
-        """For decorators: the context variable that holds the permit which code runs inside."""
-        """Whose quota it is; None for a limiter of no provider in particular."""
     def enclosing(self) -> ContextVar[Permit | None]:
+        """For decorators: the context variable that holds the permit which code runs inside."""
+
+    @property
     def provider(self) -> str | None:
+        """Whose quota it is; None for a limiter of no provider in particular."""
 
     @property
     def counts(self) -> bool:
@@ -796,10 +798,10 @@ def provider_of(host: str, path: str = "") -> str:
     """
 
 def provider_rate(provider: str, name: str, dimension: str, amount: float, per: _Seconds) -> Rate:
-    """A limit as a rate of the shape in which ``provider`` enforces it.
+    """A limit as a rate of the shape in which a provider enforces it.
 
-    A limit per minute leaves room where shorter windows are enforced inside (Azure, Together, Mistral); one of an hour or
-    more may be used at once.
+    A limit per minute leaves room where shorter windows are enforced inside (Azure, Together, Mistral); one of an hour
+    or more may be used at once.
 
     Args:
         provider: as `provider_of` names it.

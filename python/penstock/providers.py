@@ -1,20 +1,22 @@
 """Limiters shaped for how each provider counts and enforces: ``penstock.providers.openai(rpm=500, tpm=200_000)``.
 
-Numbers are those of the provider's own page of limits: requests per minute (``rpm``), tokens per minute (``tpm``), input
-and output tokens apart (``itpm``, ``otpm``), and per day (``rpd``, ``tpd``). Burst and window follow from what is known of
-the provider; docs/providers.md has the table.
+Numbers are those of the provider's own page of limits: requests per minute (``rpm``), tokens per minute (``tpm``),
+input and output tokens apart (``itpm``, ``otpm``), and per day (``rpd``, ``tpd``). Burst and window follow from what is
+known of the provider; docs/providers.md has the table.
 
 What is left out is found out. Most providers name their limits in the headers of every answer: until the first one has
-come, calls leave slowly (two at once, twenty a minute), and then at what it said, which is followed up and down. Where no
-answer ever says (Gemini, Bedrock), the rate doubles while calls wait, up to the first refusal, and then stays close to
-what was taken. Answers reach the limiter through what governs calls (`penstock.govern`), through ``limit(retry=...)``,
-and through `Limiter.observe`. A limit that was given is a ceiling: answers lower it, and never raise it above.
+come, calls leave slowly (two at once, twenty a minute), and then at what it said, which is followed up and down. Where
+no answer ever says (Gemini, Bedrock), the rate doubles while calls wait, up to the first refusal, and then stays close
+to what was taken. Answers reach the limiter through what governs calls (`penstock.govern`), through
+``limit(retry=...)``, and through `Limiter.observe`. A limit that was given is a ceiling: answers lower it, and never
+raise it above.
 
 Quotas are per model, so a limiter is for the calls of one model, or of models that share a quota. One that sees the
 answers of two runs at the smaller limits of both.
 
-Each function takes further arguments of `Limiter`: ``concurrency``, ``per_key``, ``name``, ``store``, ``network_jitter``,
-``max_waiting``, ``on_store_failure``. They raise `TypeError` or `ValueError` for a number that cannot be, with its name.
+Each function takes further arguments of `Limiter`: ``concurrency``, ``per_key``, ``name``, ``store``,
+``network_jitter``, ``max_waiting``, ``on_store_failure``. They raise `TypeError` or `ValueError` for a number that
+cannot be, with its name.
 """
 
 from __future__ import annotations
@@ -94,8 +96,8 @@ def openai(
 ) -> Limiter:
     """OpenAI: token buckets, refilled all the time.
 
-    A call takes the larger of its text and its ``max_tokens`` from the tokens, and is not known to get back what it did not
-    use; failed requests count. A burst of more than a second's worth may meet ``slow_down``, so requests are paced.
+    A call takes the larger of its text and its ``max_tokens`` from the tokens, and is not known to get back what it did
+    not use; failed requests count. A burst of more than a second's worth may meet ``slow_down``, so requests are paced.
     """
     return _limiter("openai", more, rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd)
 
@@ -103,8 +105,8 @@ def openai(
 def azure_openai(*, rpm: int | None = None, tpm: int | None = None, **more: Unpack[_More]) -> Limiter:
     """Azure OpenAI, Foundry and GitHub Models: limits of one deployment.
 
-    Tokens are counted in fixed minutes, as text plus ``max_tokens`` until the call is settled. Requests are also counted in
-    windows of 1 or 10 seconds: until an answer says which, ``rpm`` is paced evenly, 5 % below the limit.
+    Tokens are counted in fixed minutes, as text plus ``max_tokens`` until the call is settled. Requests are also
+    counted in windows of 1 or 10 seconds: until an answer says which, ``rpm`` is paced evenly, 5 % below the limit.
     """
     return _limiter("azure_openai", more, rpm=rpm, tpm=tpm)
 
@@ -114,8 +116,8 @@ def anthropic(
 ) -> Limiter:
     """Anthropic: token buckets of requests, of input and of output tokens.
 
-    What is read from the cache is free (but for Haiku 3.5), ``max_tokens`` reserves nothing. A sharp rise of use may meet
-    the acceleration limit, which slows the limiter for a while.
+    What is read from the cache is free (but for Haiku 3.5), ``max_tokens`` reserves nothing. A sharp rise of use may
+    meet the acceleration limit, which slows the limiter for a while.
     """
     return _limiter("anthropic", more, rpm=rpm, itpm=itpm, otpm=otpm)
 
@@ -136,11 +138,13 @@ def vertex(*, rpm: int | None = None, tpm: int | None = None, **more: Unpack[_Mo
     return _limiter("vertex", more, rpm=rpm, tpm=tpm)
 
 
-def bedrock(*, rpm: int | None = None, tpm: int | None = None, tpd: int | None = None, **more: Unpack[_More]) -> Limiter:
+def bedrock(
+    *, rpm: int | None = None, tpm: int | None = None, tpd: int | None = None, **more: Unpack[_More]
+) -> Limiter:
     """AWS Bedrock: limits of one model in one region.
 
-    A call takes its input and all of ``maxTokens`` (unset: what the model can at most) until it is settled, and then Claude's
-    output is multiplied. No answer names a limit.
+    A call takes its input and all of ``maxTokens`` (unset: what the model can at most) until it is settled, and then
+    Claude's output is multiplied. No answer names a limit.
     """
     return _limiter("bedrock", more, rpm=rpm, tpm=tpm, tpd=tpd)
 
@@ -148,7 +152,7 @@ def bedrock(*, rpm: int | None = None, tpm: int | None = None, tpd: int | None =
 def mistral(
     *, rps: int | None = None, rpm: int | None = None, tpm: int | None = None, **more: Unpack[_More]
 ) -> Limiter:
-    """Mistral: requests per second (or in windows of ten, or a minute), and tokens as they are used in a rolling minute."""
+    """Mistral: requests per second (or in windows of ten), and tokens as they are used in a rolling minute."""
     return _limiter("mistral", more, rps=rps, rpm=rpm, tpm=tpm)
 
 

@@ -208,7 +208,7 @@ impl UsageReader {
     }
 }
 
-/// A limit as a rate of the shape in which `provider` enforces it.
+/// A limit as a rate of the shape in which a provider enforces it.
 ///
 /// `per` is in seconds. A limit per minute leaves room where shorter windows are enforced inside. Raises `TypeError` or
 /// `ValueError` for an argument that cannot be, with its name `name`.
