@@ -57,7 +57,7 @@ class QueueFull(PenstockError):
         return type(self), (str(self), self.waiting)
 
 
-class QuotaExhausted(PenstockError):
+class QuotaExhausted(PenstockError, RuntimeError):  # LangGraph's retry policies leave a RuntimeError alone
     """The provider said that a quota is spent: a daily limit, the account's credit. No wait that fits a call helps.
 
     One call every 30 seconds is let through to see whether it is back.
@@ -74,7 +74,7 @@ class QuotaExhausted(PenstockError):
         return type(self), (str(self), self.resets_at)
 
 
-class BudgetExceeded(PenstockError):
+class BudgetExceeded(PenstockError, RuntimeError):  # LangGraph's retry policies leave a RuntimeError alone
     """A block has used up its `penstock.budget`.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What the tests of shared memory run in several processes: workers that log what left when, and how logs are judged."""
+"""What the tests of shared memory run in several processes: workers that log what left when, and the judges of it."""
 
 from __future__ import annotations
 
