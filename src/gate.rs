@@ -404,6 +404,9 @@ impl<T: Default> Gate<T> {
         // once, though others wait, so a full queue refuses it only then.
         let follows = self.queue.has_flow(priority, key);
         let waiting = self.queue.len();
+        if waiting == 0 {
+            self.books.turn.join();
+        }
         let may_wait = waiting < self.max_waiting && request.timeout != Some(0);
         let ticket = self.queue.push(cost, now, priority, key, T::default());
         if let Some(state) = key.and_then(|key| self.keys.get(key)) {

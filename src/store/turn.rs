@@ -33,6 +33,17 @@ impl Turn {
         self.own.max(if waited { self.clock.saturating_sub(CREDIT) } else { self.clock })
     }
 
+    /// A call waits where none did: it saves nothing up.
+    pub(crate) fn join(&mut self) {
+        self.own = self.start(false);
+    }
+
+    /// Another gate waits whose next call begins there. What is said of this gate is said of that one, too, or both
+    /// would wait for each other.
+    pub(crate) fn meet(&mut self, begins: u64) {
+        self.rivals.push(begins.max(self.clock.saturating_sub(CREDIT)));
+    }
+
     /// Whether this gate may go before all others that wait.
     #[inline]
     pub(crate) fn is_own(&self, waited: bool) -> bool {
@@ -84,8 +95,11 @@ mod tests {
 
     #[test]
     fn nobody_saves_up_while_away() {
-        let turn = Turn { clock: 100 * SECOND, own: SECOND, rivals: vec![99 * SECOND] };
+        let mut turn = Turn { clock: 100 * SECOND, own: SECOND, rivals: Vec::new() };
         assert_eq!((turn.start(false), turn.start(true)), (100 * SECOND, 100 * SECOND - CREDIT));
-        assert!(!turn.is_own(true));
+        turn.meet(2 * SECOND); // has been away for as long
+        assert!(turn.is_own(true) && !turn.is_own(false));
+        turn.meet(100 * SECOND);
+        assert!(turn.is_own(true) && turn.rank() == 0);
     }
 }

@@ -319,7 +319,7 @@ impl Store for Shared {
                 self.reclaim(books);
             }
             if books.gates_waiting > own {
-                members::rivals(words, me, now, &mut books.turn.rivals);
+                members::rivals(words, me, now, &mut books.turn);
             }
         }
     }

@@ -7,7 +7,7 @@
 use super::atomic::{AtomicU64, Ordering};
 use super::layout::{HIGH_AT, MEMBER_WORDS, MEMBERS, MEMBERS_AT};
 use crate::clock::Nanos;
-use crate::store::{Books, GRACE, Part};
+use crate::store::{Books, GRACE, Part, Turn};
 
 const SLOTS: usize = 0;
 const IN_FLIGHT: usize = 1;
@@ -100,11 +100,11 @@ pub fn recount(words: &[AtomicU64], books: &mut Books, now: Nanos) {
     }
 }
 
-/// Where the calls of those begin that wait and come when it is their turn, but for `me`.
-pub fn rivals(words: &[AtomicU64], me: usize, now: Nanos, into: &mut Vec<u64>) {
+/// Brings `turn` together with those that wait and come when it is their turn, but for `me`.
+pub fn rivals(words: &[AtomicU64], me: usize, now: Nanos, turn: &mut Turn) {
     for (number, member) in all(words) {
         if number != me && member.waiting() > 0 && now <= member.get(LOOKS).saturating_add(GRACE) {
-            into.push(member.get(BEGINS));
+            turn.meet(member.get(BEGINS));
         }
     }
 }
