@@ -18,8 +18,8 @@ const HEAD_START: Nanos = 86_400 * SECOND;
 static FROZEN: AtomicBool = AtomicBool::new(false);
 /// While frozen: the time itself. Otherwise: what virtual time has added to real time.
 static SHIFT: AtomicU64 = AtomicU64::new(HEAD_START);
-/// Whether the clock ever was virtual.
-static VIRTUAL: AtomicBool = AtomicBool::new(false);
+/// The process in which the clock was first virtual, which its forks have this time from; 0 if it never was.
+static VIRTUAL: AtomicU64 = AtomicU64::new(0);
 
 /// The host's monotonic clock, which all of its processes share: it also runs while the machine sleeps, as the
 /// provider's does.
@@ -47,9 +47,9 @@ fn real() -> Nanos {
     host()
 }
 
-/// Whose clock this is: 0 is the host's; any other number is of this process alone, whose time was virtual once.
+/// Whose clock this is: 0 is the host's; any other number is of a process whose time was virtual once, and of its forks.
 pub fn whose() -> u64 {
-    if VIRTUAL.load(Ordering::Relaxed) { u64::from(std::process::id()) } else { 0 }
+    VIRTUAL.load(Ordering::Relaxed)
 }
 
 /// The process's monotonic time; virtual while [`freeze`] holds.
@@ -67,7 +67,8 @@ pub fn now() -> Nanos {
 pub fn freeze() {
     if !FROZEN.load(Ordering::Relaxed) {
         SHIFT.store(now(), Ordering::Relaxed);
-        VIRTUAL.store(true, Ordering::Relaxed);
+        let me = u64::from(std::process::id());
+        let _ = VIRTUAL.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed);
         FROZEN.store(true, Ordering::Relaxed);
     }
 }
