@@ -367,7 +367,9 @@ impl<T: Default> Gate<T> {
         self.books.ledger.charge(&cost, due, now);
         if self.store.is_some() {
             self.charged = self.charged.plus(cost);
-            self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.weight(&cost));
+            if !self.books.turn.rivals.is_empty() {
+                self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.weight(&cost));
+            }
         }
         if let Some(discovery) = &mut self.discovery {
             discovery.sent(&cost, now);
@@ -667,7 +669,26 @@ impl<T: Default> Gate<T> {
     /// Gives a slot back. What was charged stays charged.
     #[inline]
     pub fn release(&mut self, now: Nanos, grant: &Grant) {
+        if self.store.is_some() && self.release_noted(grant) {
+            return;
+        }
         self.decide(now, |gate, now| gate.give_back(now, grant));
+    }
+
+    /// Gives a permit back that nobody else waits for, if its store knows that.
+    fn release_noted(&mut self, grant: &Grant) -> bool {
+        let Some(store) = self.store.as_mut().filter(|_| self.books.concurrency == u64::MAX) else { return false };
+        if grant.epoch != self.epoch {
+            return true;
+        }
+        let in_flight = self.part.in_flight.saturating_sub(1);
+        let slots = self.part.slots.saturating_sub(u64::from(grant.slot));
+        let part = Part { in_flight, slots, ..self.part };
+        let noted = store.note(&part);
+        if noted {
+            self.part = part;
+        }
+        noted
     }
 
     #[inline]

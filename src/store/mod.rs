@@ -41,6 +41,10 @@ pub(crate) trait Store: fmt::Debug + Send {
     /// gate stood still for so long that others went on without it, and what it charged is to be charged again.
     fn close(&mut self, books: &mut Books, part: &Part) -> bool;
 
+    /// Takes note of a part that is smaller now, without opening the books: while nobody bounds the concurrency, nobody
+    /// waits for what is given back. Gives whether that is so; if not, nothing is noted.
+    fn note(&mut self, part: &Part) -> bool;
+
     /// Tells all gates that wait to look again, when the books are closed.
     fn call(&mut self);
 

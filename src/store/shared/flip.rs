@@ -6,34 +6,33 @@ use super::layout::{BOOKS_WORDS, EDITION_AT, RATES_WORDS, books};
 use crate::store::Books;
 use crate::words::Carrier;
 
-/// Words of the file, one after the other: brought out of it, or kept in it.
-pub struct Words<'a> {
-    kept: &'a [AtomicU64],
-    at: usize,
-    writes: bool,
+/// Words of the file, one after the other: brought out of it, or, if it `KEEPS` them, put in.
+pub struct Words<'a, const KEEPS: bool> {
+    places: std::slice::Iter<'a, AtomicU64>,
 }
 
-impl<'a> Words<'a> {
+impl<'a> Words<'a, false> {
     /// Brings words out.
     pub fn reading(words: &'a [AtomicU64]) -> Self {
-        Self { kept: words, at: 0, writes: false }
-    }
-
-    /// Keeps words.
-    pub fn writing(words: &'a [AtomicU64]) -> Self {
-        Self { kept: words, at: 0, writes: true }
+        Self { places: words.iter() }
     }
 }
 
-impl Carrier for Words<'_> {
+impl<'a> Words<'a, true> {
+    /// Keeps words.
+    pub fn writing(words: &'a [AtomicU64]) -> Self {
+        Self { places: words.iter() }
+    }
+}
+
+impl<const KEEPS: bool> Carrier for Words<'_, KEEPS> {
     #[inline]
     fn word(&mut self, word: &mut u64) {
-        match self.kept.get(self.at) {
-            Some(place) if self.writes => place.store(*word, Ordering::Relaxed),
+        match self.places.next() {
+            Some(place) if KEEPS => place.store(*word, Ordering::Relaxed),
             Some(place) => *word = place.load(Ordering::Relaxed),
             None => {}
         }
-        self.at += 1;
     }
 }
 

@@ -25,6 +25,8 @@ pub const CLOCK_AT: usize = 4;
 pub const READY_AT: usize = 5;
 /// One more than the highest member that ever was.
 pub const HIGH_AT: usize = 6;
+/// 1 when the concurrency is bounded, or ever was: whoever gives a permit back must take the lock for that.
+pub const BOUNDED_AT: usize = 7;
 /// The lock, alone on its cache line.
 pub const LOCK_AT: usize = 16;
 /// The bell, of 32 bits, on the first half of a word of its own cache line.

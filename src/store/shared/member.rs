@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::atomic::{AtomicU64, Ordering};
 use super::file::{self, Mapped, Trouble, forks, unusable};
-use super::layout::{ARENA_WORDS, ARENAS, HAUNTED_AT, HIGH_AT, LOCK_AT, RINGS_AT, WAITS_AT, WAITS_WORDS, arena};
+use super::layout::{
+    ARENA_WORDS, ARENAS, BOUNDED_AT, HAUNTED_AT, HIGH_AT, LOCK_AT, RINGS_AT, WAITS_AT, WAITS_WORDS, arena,
+};
 use super::lock::{self, Word};
 use super::members::{self, Member};
 use super::ring::MappedRing;
@@ -284,8 +286,7 @@ impl Store for Shared {
         let held = self.take(me);
         self.held = Some(held);
         self.arena.store(held.arena(), Local::Relaxed);
-        let file = Arc::clone(&self.file);
-        let words = file.words();
+        let words = self.file.words();
         let arena = area(words, held.arena());
         self.edition = flip::edition(arena);
         // Debug builds bring everything every time, so that tests of one gate see what several would.
@@ -315,11 +316,11 @@ impl Store for Shared {
         let own = u64::from(self.written.waiting > 0);
         books.turn.rivals.clear();
         if books.gates_waiting > own || books.slots >= books.slots_now() {
-            if file.asks(now) {
+            if self.file.asks(now) {
                 self.reclaim(books);
             }
             if books.gates_waiting > own {
-                members::rivals(words, me, now, &mut books.turn);
+                members::rivals(self.file.words(), me, now, &mut books.turn);
             }
         }
     }
@@ -336,6 +337,12 @@ impl Store for Shared {
             (false, true) => books.gates_waiting += 1,
             (true, false) => books.gates_waiting = books.gates_waiting.saturating_sub(1),
             _ => {}
+        }
+        if books.concurrency != u64::MAX && words[BOUNDED_AT].load(Ordering::Relaxed) == 0 {
+            // Until now nobody counted slots; from here on all do, and those before are found on the lines.
+            Member::of(words, me).write(part, books.turn.own);
+            words[BOUNDED_AT].store(1, Ordering::SeqCst);
+            members::recount(words, books, self.now);
         }
         let edition = flip::store(area(words, held.arena()), self.edition, books);
         Member::of(words, me).write(part, books.turn.own);
@@ -365,6 +372,19 @@ impl Store for Shared {
             self.recount = true;
         }
         closed
+    }
+
+    fn note(&mut self, part: &Part) -> bool {
+        let Some(me) = self.member.filter(|_| self.forks == forks() && !self.fresh) else { return false };
+        let words = self.file.words();
+        let bounded = &words[BOUNDED_AT];
+        let noted = Member::of(words, me).lower(&self.written, part, || bounded.load(Ordering::SeqCst) == 0);
+        if noted {
+            (self.written.slots, self.written.in_flight) = (part.slots, part.in_flight);
+        } else {
+            self.recount = true; // others may have counted what was written for a moment
+        }
+        noted
     }
 
     fn call(&mut self) {

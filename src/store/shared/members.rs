@@ -67,6 +67,18 @@ impl<'a> Member<'a> {
         self.set(LOOKS, part.looks_at);
     }
 
+    /// What it has is less than what is written, and so it is if `alone`, which is asked when that is written: all that
+    /// come after it see it, or it sees them. If not, what was written stays.
+    pub fn lower(self, from: &Part, to: &Part, alone: impl FnOnce() -> bool) -> bool {
+        self.0[IN_FLIGHT].store(to.in_flight, Ordering::Relaxed);
+        self.0[SLOTS].store(to.slots, Ordering::SeqCst);
+        let alone = alone();
+        if !alone {
+            self.0[SLOTS].store(from.slots, Ordering::SeqCst);
+        }
+        alone
+    }
+
     /// It has nothing.
     pub fn clear(self) {
         self.write(&Part::default(), 0);
