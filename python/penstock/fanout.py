@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
+from penstock.journal import Journal
 from penstock.progress import Progress
 from penstock.usage import usage_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
@@ -140,6 +144,7 @@ def map_in_threads(
     key: Any,
     return_exceptions: bool,
     progress: bool,
+    journal: str | os.PathLike[str] | None,
 ) -> list[Any]:
     """See `Limiter.map`.
 
@@ -151,6 +156,7 @@ def map_in_threads(
     running: dict[Future[Any], int] = {}
     threads = limiter.stats().concurrency or _THREADS
     with (
+        _journal(journal, function) as notes,
         ThreadPoolExecutor(threads, "penstock-map") as pool,
         Progress(limiter, _length(items), shown=progress) as shown,
     ):
@@ -169,6 +175,11 @@ def map_in_threads(
                 collect(wait(running, return_when=FIRST_COMPLETED).done)
             collect([future for future in running if future.done()])
             try:
+                name = notes.name(item) if notes is not None else ""
+                if notes is not None and notes.knows(name):
+                    results[index] = notes.recall(name)
+                    shown.step()
+                    continue
                 permit = limiter.acquire(_of(tokens, item), key=_of(key, item))
             except Exception as error:
                 if not return_exceptions:
@@ -177,26 +188,32 @@ def map_in_threads(
                 shown.step()
                 continue
             context = contextvars.copy_context()
-            running[pool.submit(context.run, _call, permit, function, item)] = index
+            running[pool.submit(context.run, _call, permit, function, item, notes, name)] = index
         while running:
             collect(wait(running, return_when=FIRST_COMPLETED).done)
     return _ordered(results)
 
 
-def _call(permit: Permit, function: Callable[[Any], Any], item: Any) -> Any:
+def _journal(path: str | os.PathLike[str] | None, function: object) -> AbstractContextManager[Journal | None]:
+    return contextlib.nullcontext() if path is None else Journal(path, function)
+
+
+def _call(permit: Permit, function: Callable[[Any], Any], item: Any, notes: Journal | None, name: str) -> Any:
     with permit:
         permit.resume()
         result = function(item)
         _settle(permit, result)
-        return result
+    return result if notes is None else notes.note(name, result)
 
 
-async def _acall(permit: Permit, function: Callable[[Any], Awaitable[Any]], item: Any) -> Any:
+async def _acall(
+    permit: Permit, function: Callable[[Any], Awaitable[Any]], item: Any, notes: Journal | None, name: str
+) -> Any:
     with permit:
         permit.resume()
         result = await function(item)
         _settle(permit, result)
-        return result
+    return result if notes is None else notes.note(name, result)
 
 
 async def amap(
@@ -232,6 +249,7 @@ async def _astream(
     key: Any,
     return_exceptions: bool,
     progress: bool,
+    journal: str | os.PathLike[str] | None,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     finished: asyncio.Queue[tuple[int, Any, BaseException | None] | None] = asyncio.Queue()
     ahead = asyncio.Semaphore(_AHEAD)
@@ -246,15 +264,19 @@ async def _astream(
         elif not feeder.cancelled():  # the call cancelled itself: asyncio.gather, too, counts that as its failure
             finished.put_nowait((index, None, asyncio.CancelledError()))
 
-    async def feed() -> None:
+    async def feed(notes: Journal | None) -> None:
         for index, item in enumerate(items):
             await ahead.acquire()
             try:
+                name = notes.name(item) if notes is not None else ""
+                if notes is not None and notes.knows(name):
+                    finished.put_nowait((index, notes.recall(name), None))
+                    continue
                 permit = await limiter.aacquire(_of(tokens, item), key=_of(key, item))
             except Exception as error:  # noqa: BLE001  it is this item's, and is told as such
                 finished.put_nowait((index, None, error))
                 continue
-            task = asyncio.create_task(_acall(permit, function, item))
+            task = asyncio.create_task(_acall(permit, function, item, notes, name))
             running.add(task)
             task.add_done_callback(functools.partial(done, index, permit))
             del permit  # its call's alone from here on
@@ -267,19 +289,20 @@ async def _astream(
             finished.put_nowait((-1, None, error))
         finished.put_nowait(None)
 
-    feeder = asyncio.create_task(feed())
-    feeder.add_done_callback(fed)
-    try:
-        with Progress(limiter, length, shown=progress) as shown:
-            while (entry := await finished.get()) is not None:
-                index, result, error = entry
-                ahead.release()
-                if error is not None and (index < 0 or not return_exceptions):
-                    raise error
-                shown.step()
-                yield index, result if error is None else error
-    finally:
-        left = [feeder, *running]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+    with _journal(journal, function) as notes:
+        feeder = asyncio.create_task(feed(notes))
+        feeder.add_done_callback(fed)
+        try:
+            with Progress(limiter, length, shown=progress) as shown:
+                while (entry := await finished.get()) is not None:
+                    index, result, error = entry
+                    ahead.release()
+                    if error is not None and (index < 0 or not return_exceptions):
+                        raise error
+                    shown.step()
+                    yield index, result if error is None else error
+        finally:
+            left = [feeder, *running]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)

@@ -224,6 +224,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[R]: ...
     @overload
     def map(
@@ -235,6 +236,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: bool,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[R | BaseException]: ...
     def map(
         self,
@@ -245,6 +247,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[Any], str | int | None] | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[Any]:
         """Call ``function`` with each item, in threads, each call with a permit. Gives the results in order.
 
@@ -259,11 +262,26 @@ class Limiter(_core.Limiter):
             return_exceptions: whether an exception stands among the results; otherwise the first is raised, and
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
+            journal: a file in which each result is written down as it comes. A second run with the same function and
+                file makes no call for what is written there, and goes on with the rest; failures are tried again.
+                Items and results must be what JSON can hold, and come back as JSON holds them (tuples as lists).
+
+        Raises:
+            TypeError: for an item or a result that a journal cannot hold.
+            ValueError: for a file that is no journal, is damaged, or is one of another function.
+            RuntimeError: while another map uses the journal.
         """
         from penstock import fanout
 
         return fanout.map_in_threads(
-            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+            self,
+            function,
+            items,
+            tokens=tokens,
+            key=key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            journal=journal,
         )
 
     @overload
@@ -276,6 +294,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[R]: ...
     @overload
     async def amap(
@@ -287,6 +306,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: bool,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[R | BaseException]: ...
     async def amap(
         self,
@@ -297,6 +317,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[Any], str | int | None] | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> list[Any]:
         """Call a coroutine function with each item, each call with a permit. Gives the results in order.
 
@@ -306,7 +327,14 @@ class Limiter(_core.Limiter):
         from penstock import fanout
 
         return await fanout.amap(
-            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+            self,
+            function,
+            items,
+            tokens=tokens,
+            key=key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            journal=journal,
         )
 
     @overload
@@ -319,6 +347,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> AsyncIterator[tuple[int, R]]: ...
     @overload
     def astream(
@@ -330,6 +359,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[T], str | int | None] | None = None,
         return_exceptions: bool,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
     def astream(
         self,
@@ -340,6 +370,7 @@ class Limiter(_core.Limiter):
         key: str | int | Callable[[Any], str | int | None] | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Call a coroutine function with each item, as `amap` does, and give ``(index, result)`` as calls finish.
 
@@ -348,7 +379,14 @@ class Limiter(_core.Limiter):
         from penstock import fanout
 
         return fanout.astream(
-            self, function, items, tokens=tokens, key=key, return_exceptions=return_exceptions, progress=progress
+            self,
+            function,
+            items,
+            tokens=tokens,
+            key=key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            journal=journal,
         )
 
     @property
