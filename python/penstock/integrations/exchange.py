@@ -79,7 +79,7 @@ class Exchange:
     """The state of a governed call."""
 
     __slots__ = (
-        *("asking", "attempts", "body", "call", "delay", "hash", "keeper", "limiter", "memory", "permit", "provider"),
+        *("_hash", "asking", "attempts", "body", "call", "delay", "keeper", "limiter", "memory", "permit", "provider"),
         *("replayable", "request", "sent", "wire"),
     )
 
@@ -95,8 +95,7 @@ class Exchange:
         self.call = call
         self.provider = whose(sent, limiter)
         self.memory: Memory = limiter.given_up
-        # What is not read cannot be told from another request.
-        self.hash = None if body is None else _core.hash_request(sent.method, wire.url(request), sent.secret, body)
+        self._hash: int | None = None
         self.replayable = body is not None or wire.replayable(request)
         self.permit: Permit | None = None
         self.attempts: Attempts | None = None
@@ -198,7 +197,7 @@ class Exchange:
             return self._refused(wrong, Outcome(0.0, status, headers, raw), response)
         meter.end()
         self._forget()
-        return wire.answer(status, headers, raw, response)
+        return wire.whole(response, raw)
 
     async def _failing(self, response: Any, status: int, headers: Headers) -> Any:
         raw = await self.wire.drain(response)
@@ -227,8 +226,8 @@ class Exchange:
         return response
 
     def _forget(self) -> None:
-        if self.hash is not None and len(self.memory):
-            self.memory.forget(self.hash)
+        if self.body is not None and len(self.memory):
+            self.memory.forget(self._hashed())
 
     def _refused(self, verdict: Verdict, outcome: Outcome, response: Any) -> Any:
         if self._tried_again(verdict, lambda: self.wire.status_error(outcome, self.request)):
@@ -266,14 +265,22 @@ class Exchange:
             seconds = max(seconds, _INCURABLE_SECONDS)
         self._remember(outcome._replace(closed=_core.clock_now() + seconds), seconds)
 
+    def _hashed(self) -> int:
+        if self._hash is None:
+            sent = self.sent
+            address = f"{sent.host}:{sent.port}{sent.path}"
+            self._hash = _core.hash_request(sent.method, address, sent.secret, self.body or b"")
+        return self._hash
+
     def _remember(self, outcome: Outcome, seconds: float = 0.0) -> None:
-        if self.hash is not None and len(outcome.body) <= _MOST_BYTES:
-            self.memory.remember(self.hash, seconds + _STACKED_SECONDS, outcome)
+        # What was not read cannot be told from another request.
+        if self.body is not None and len(outcome.body) <= _MOST_BYTES:
+            self.memory.remember(self._hashed(), seconds + _STACKED_SECONDS, outcome)
 
     def _recall(self) -> Outcome | None:
-        if self.hash is None or not len(self.memory):
+        if self.body is None or not len(self.memory):
             return None
-        outcome: Outcome | None = self.memory.recall(self.hash)
+        outcome: Outcome | None = self.memory.recall(self._hashed())
         if outcome is None or not (self.sent.retried or _core.clock_now() < outcome.closed):
             return None
         return outcome

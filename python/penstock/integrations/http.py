@@ -14,7 +14,7 @@ from penstock.integrations import copies
 from penstock.integrations.exchange import exchange
 from penstock.integrations.gate import Gatekeeper
 from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
-from penstock.integrations.wire import SEEN, Sent, run
+from penstock.integrations.wire import SEEN, SEEN_LENGTHS, Sent, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,14 +66,9 @@ class Wire:
         url = request.url
         sent = Sent(request.method, url.host, url.port, url.raw_path.decode("ascii", "replace"))
         for name, value in request.headers.raw:
-            lower = name.lower().decode("latin-1")
-            if lower in SEEN:
-                sent.see(lower, value.decode("latin-1"))
+            if len(name) in SEEN_LENGTHS and (lower := name.lower()) in SEEN:
+                sent.see(lower, value)
         return sent
-
-    def url(self, request: Any) -> str:
-        """The address of a request."""
-        return str(request.url)
 
     def replayable(self, request: Any) -> bool:
         """Whether a request can be sent again: its body is there, or is made of files, anew each time."""
@@ -127,6 +122,12 @@ class Wire:
         return self.library.Response(
             status, headers=headers, stream=self.library.ByteStream(raw), extensions=extensions
         )
+
+    def whole(self, response: Any, raw: bytes) -> Any:
+        """The answer whose body was drained, with that body."""
+        if not hasattr(response, "_content"):  # else it was made of its content, which is there
+            response.stream = self.library.ByteStream(raw)
+        return response
 
     def error(self, kind: Any, text: str, request: Any) -> Exception:
         """The library's error of this kind once more."""

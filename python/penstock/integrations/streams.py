@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from penstock.integrations.exchange import Exchange
     from penstock.integrations.wire import Headers
 
+_KIND, _ENCODING = len(b"content-type"), len(b"content-encoding")
+#: Of these the headers of an answer tell what it used, or whose it is.
+_TOLD_BY_HEADERS = frozenset({"bedrock", "unknown"})
 #: What the last event of a stream says: SDKs close a stream after it, before its end.
 _LAST = (b"[DONE]", b"message_stop")
 #: Bytes in which that is looked for.
@@ -34,10 +37,10 @@ class Meter:
     def __init__(self, exchange: Exchange, headers: Headers) -> None:
         encoding, kind = b"", b""
         for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-type":
+            # Only these two are as long, among what providers send: a loop over twenty names is to be quick.
+            if len(name) == _KIND and name.lower() == b"content-type":
                 kind = value.lower()
-            elif lower == b"content-encoding":
+            elif len(name) == _ENCODING and name.lower() == b"content-encoding":
                 encoding = value
         #: Whether the answer is one piece of JSON, which is read at once.
         self.json = b"json" in kind and b"ndjson" not in kind and b"jsonl" not in kind and b"stream" not in kind
@@ -47,7 +50,8 @@ class Meter:
         self._call = exchange.call
         self._permit: Permit | None = exchange.permit
         self._attempts: Attempts | None = None
-        self._reader = _core.UsageReader(exchange.provider, exchange.call.model, kind.decode("latin-1"), headers)
+        told = headers if exchange.provider in _TOLD_BY_HEADERS else None
+        self._reader = _core.UsageReader(exchange.provider, exchange.call.model, kind.decode("latin-1"), told)
         self._decode = None if encoding in {b"", b"identity"} else exchange.wire.decoder(headers)
         self._filter = _core.UsageFilter() if exchange.asking else None
         #: Whether what is handed on is no longer compressed, though the answer's headers say so.
@@ -106,9 +110,10 @@ class Meter:
         self._finish(whole=False)
 
     def __del__(self) -> None:
-        # Python may be ending, and what this needs be gone.
-        with contextlib.suppress(Exception):
-            self.close()
+        if not self._ended:
+            # Python may be ending, and what this needs be gone.
+            with contextlib.suppress(Exception):
+                self.close()
 
     def _finish(self, *, whole: bool) -> None:
         if self._ended:

@@ -34,22 +34,26 @@ class Sent:
         #: Whether its body is one to read.
         self.json = True
 
-    def see(self, name: str, value: str) -> None:
-        """Take in a header, by its name in small letters."""
-        if name == "user-agent":
-            self.agent = value
-        elif name in _SECRETS:
-            self.secret += value
-        elif name == "x-stainless-retry-count":
-            self.retried = value != "0"
-        elif name == "content-type":
-            self.json = "json" in value
+    def see(self, name: bytes, value: bytes) -> None:
+        """Take in a header of those in `SEEN`, by its name in small letters."""
+        if name == b"user-agent":
+            self.agent = value.decode("latin-1")
+        elif name == b"x-stainless-retry-count":
+            self.retried = value != b"0"
+        elif name == b"content-type":
+            self.json = b"json" in value
+        else:
+            self.secret += value.decode("latin-1")
 
 
-_SECRETS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+#: Headers that `Sent.see` wants; those that it does not name authenticate.
+SEEN = frozenset(
+    {b"user-agent", b"x-stainless-retry-count", b"content-type"}
+    | {b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key"}
+)
 
-#: Headers that `Sent.see` wants.
-SEEN = _SECRETS | {"user-agent", "x-stainless-retry-count", "content-type"}
+#: Their lengths: most headers are told apart by these, and quickly.
+SEEN_LENGTHS = frozenset(map(len, SEEN))
 
 
 class Wire(Protocol):
@@ -60,9 +64,6 @@ class Wire(Protocol):
 
     def sent(self, request: Any) -> Sent:
         """What is read of a request before it is sent."""
-
-    def url(self, request: Any) -> str:
-        """The address of a request."""
 
     async def body(self, request: Any) -> bytes:
         """The body of a request, which can still be sent."""
@@ -93,6 +94,9 @@ class Wire(Protocol):
 
     def answer(self, status: int, headers: Headers, raw: bytes, response: Any) -> Any:
         """An answer of this content, like ``response`` otherwise, which may be None."""
+
+    def whole(self, response: Any, raw: bytes) -> Any:
+        """The answer whose body was drained, with that body."""
 
     async def opened(self, response: Any, meter: Meter) -> bytes:
         """Let the answer pass ``meter`` as it is read, and give what of it comes first; b"" if nothing does."""
