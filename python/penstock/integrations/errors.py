@@ -24,7 +24,10 @@ _BASES = {
 }
 
 #: Errors of HTTP libraries that mean that nothing was sent, by the names of their classes.
-_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+_NOT_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
+    | {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"}
+)
 
 
 def within_sdks(error: PenstockError) -> PenstockError:

@@ -75,6 +75,8 @@ class Meter:
                     raise
                 self._decode, plain = _nothing, b""  # whoever reads it will hear of it
         self._reader.feed(plain)
+        if self._exchange is None and not self._ended and self._reader.verdict() is not None:
+            self._finish(whole=False)  # an error is the last that comes, and SDKs that raise it may keep the stream
         if self._filter is None:
             self._last = (self._last + plain)[-_ENDING:] if len(plain) < _ENDING else plain[-_ENDING:]
             return chunk

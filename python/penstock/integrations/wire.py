@@ -43,7 +43,9 @@ class Sent:
         elif name == b"content-type":
             self.json = b"json" in value
         else:
-            self.secret += value.decode("latin-1")
+            # A signature of Amazon's is another each time; what comes before its first slash names the key.
+            key = value.partition(b"/")[0] if value.startswith(b"AWS4") else value
+            self.secret += key.decode("latin-1")
 
 
 #: Headers that `Sent.see` wants; those that it does not name authenticate.
