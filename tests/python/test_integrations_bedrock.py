@@ -145,8 +145,9 @@ def test_an_error_inside_of_a_stream(provider: FakeProvider) -> None:
         stream = sdk.converse_stream(modelId=NOVA, messages=TURN, inferenceConfig={"maxTokens": 30})["stream"]
         with pytest.raises(botocore.exceptions.EventStreamError):
             list(stream)
+        assert standing(limiter) == IDLE  # though the stream is still there
+        stream.close()
     assert provider.summary().sent == 1
-    assert standing(limiter) == IDLE
 
 
 def test_no_permit_in_time(provider: FakeProvider) -> None:
