@@ -46,7 +46,9 @@ def test_what_is_linked_is_there() -> None:
     assert {link for link in links if not (README.parent / link).exists()} <= PENDING
 
 
-def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # where the blocks write their files
+
     async def session(names: dict[str, Any]) -> None:
         for block in blocks():
             made = eval(block, names)
