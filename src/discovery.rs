@@ -40,6 +40,28 @@ const LONGEST_HOLD: u32 = 4;
 /// How often a rate rises by how much, in per cent, once it was refused.
 const RISE: (Nanos, u64) = (15 * SECOND, 1);
 
+/// How a rate came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody configured it.
+    Configured,
+    /// The provider named it.
+    Told,
+    /// It is what the provider has taken so far.
+    Tried,
+}
+
+impl Origin {
+    /// The name used in numbers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Told => "told",
+            Self::Tried => "tried",
+        }
+    }
+}
+
 /// What left in the last minute, second by second.
 #[derive(Clone, Debug)]
 struct Sent {
@@ -162,9 +184,17 @@ impl Discovery {
         self.rates(Dimension::Requests).pop().map(|rate| (Dimension::Requests, rate))
     }
 
-    /// What was told of each limit: how much per period, in nanoseconds.
-    pub fn told(&self) -> impl Iterator<Item = (Dimension, u64, Nanos)> {
-        self.told.iter().map(|told| (told.dimension, told.amount, told.period))
+    /// How the rate of a dimension and period came to be.
+    pub fn origin(&self, dimension: Dimension, period: Nanos) -> Origin {
+        let is_configured = self.configured.iter().any(|(of, rate)| (*of, rate.period()) == (dimension, period));
+        let is_told = self.told.iter().any(|told| (told.dimension, told.period) == (dimension, period));
+        if is_configured || !self.open.contains(&dimension) {
+            Origin::Configured
+        } else if is_told {
+            Origin::Told
+        } else {
+            Origin::Tried
+        }
     }
 
     /// A call leaves.

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, Origin};
 use crate::keys::{Keys, PerKey};
 use crate::ledger::{Ledger, Level, MOST_RATES, Oversize, Told};
 use crate::pace::Permille;
@@ -1036,6 +1036,11 @@ impl<T: Default> Gate<T> {
     pub fn levels(&mut self, now: Nanos) -> Vec<Level> {
         let now = self.tick(now);
         self.books.ledger.levels(now)
+    }
+
+    /// How the rate of a dimension and period, in nanoseconds, came to be.
+    pub fn origin(&self, dimension: Dimension, period: Nanos) -> Origin {
+        self.discovery.as_ref().map_or(Origin::Configured, |discovery| discovery.origin(dimension, period))
     }
 
     /// How much longer the cooldown lasts, in nanoseconds; 0 if there is none.

@@ -1,8 +1,11 @@
 //! Counters of a limiter, and how long calls waited.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 
 use crate::clock::Nanos;
+use crate::cost::Cost;
 
 /// How many of a limiter's calls ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,10 +97,75 @@ impl Waits {
     }
 }
 
+/// How many labels are kept apart. What is labelled beyond that is counted under [`REST`].
+const MOST_LABELS: usize = 1_000;
+/// The label of whatever has one too many.
+pub const REST: &str = "...";
+
+/// What the calls of one label came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Calls that are over.
+    pub attempts: u64,
+    /// What they were charged, as settled.
+    pub cost: Cost,
+    /// How long they waited together, in nanoseconds.
+    pub waited: Nanos,
+    /// How long the one that waited longest did.
+    pub waited_max: Nanos,
+}
+
+/// The numbers of calls by label, besides those of all.
+#[derive(Clone, Debug, Default)]
+pub struct Labels(BTreeMap<String, Share>);
+
+impl Labels {
+    fn share(&mut self, label: &str) -> &mut Share {
+        let label = if self.0.len() < MOST_LABELS || self.0.contains_key(label) { label } else { REST };
+        self.0.entry(label.to_owned()).or_default()
+    }
+
+    /// A call of that label is over, which was charged that and waited so long.
+    pub fn add(&mut self, label: &str, cost: &Cost, waited: Nanos) {
+        let share = self.share(label);
+        share.attempts += 1;
+        share.cost = share.cost.plus(*cost);
+        share.waited = share.waited.saturating_add(waited);
+        share.waited_max = share.waited_max.max(waited);
+    }
+
+    /// All labels and their numbers, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Share)> {
+        self.0.iter().map(|(label, share)| (label.as_str(), share))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::SECOND;
+
+    #[test]
+    fn labels_are_counted_apart_and_their_number_is_bounded() {
+        let mut labels = Labels::default();
+        let cost = Cost { requests: 1, tokens: 10, ..Cost::default() };
+        for wait in 1..=3 {
+            labels.add("ingest", &cost, wait);
+        }
+        labels.add("query", &Cost::default(), 0);
+        let cost = Cost { requests: 3, tokens: 30, ..Cost::default() };
+        let ingest = Share { attempts: 3, cost, waited: 6, waited_max: 3 };
+        let query = Share { attempts: 1, ..Share::default() };
+        assert_eq!(labels.iter().collect::<Vec<_>>(), [("ingest", &ingest), ("query", &query)]);
+        for label in 0..5_000 {
+            labels.add(&label.to_string(), &cost, 1);
+        }
+        assert_eq!(labels.iter().count(), MOST_LABELS + 1);
+        let rest = labels.iter().find(|(label, _)| *label == REST).map(|(_, share)| share.attempts);
+        assert_eq!(rest, Some(5_002 - 1_000));
+        labels.add("ingest", &cost, 1);
+        assert_eq!(labels.iter().find(|(label, _)| *label == "ingest").map(|(_, share)| share.attempts), Some(4));
+    }
 
     #[test]
     fn quantiles_count_those_who_left_at_once() {

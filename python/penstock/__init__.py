@@ -31,7 +31,7 @@ from penstock.limiter import Limiter
 from penstock.rates import per_day, per_hour, per_minute, per_second
 from penstock.retry import GaveUp, Retry
 from penstock.scoping import scope
-from penstock.stats import Level, Stats
+from penstock.stats import Level, Share, Stats
 from penstock.usage import Usage
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Rate",
     "Retry",
     "RetryBudget",
+    "Share",
     "Stats",
     "StoreUnavailable",
     "Usage",

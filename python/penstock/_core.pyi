@@ -459,6 +459,13 @@ class Limiter:
     def learn(self, call: Call, answer: UsageReader) -> None:
         """Takes in what an answer reported that a call used: `expect` and the error in `stats` come from it."""
 
+    def count_label(self, label: str, permit: Permit) -> None:
+        """A call of that label is over: its numbers are kept under the label, too.
+
+        They are those of ``permit``: what it waited, and what it is charged now. One that was given back counts for
+        nothing.
+        """
+
     def snapshot(self) -> dict[str, Any]:
         """The numbers that `penstock.Stats` shows."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from penstock import _core, _parking, decorate, identity
 from penstock._core import Memory, Permit, RetryBudget
-from penstock.stats import Level, Stats
+from penstock.stats import Level, Share, Stats
 
 if TYPE_CHECKING:
     import asyncio
@@ -411,6 +411,7 @@ class Limiter(_core.Limiter):
         """A snapshot of the limiter's numbers."""
         numbers = self.snapshot()
         numbers["levels"] = tuple(Level(*level) for level in numbers["levels"])
+        numbers["labels"] = {label: Share(*share) for label, share in numbers["labels"].items()}
         return Stats(attempts=numbers["granted"] - numbers.pop("abandoned"), **numbers)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from penstock._core import Rate
+
+#: What is said of a rate that was not configured.
+_ORIGINS = {"told": " (as the provider says)", "tried": " (tried)"}
 
 
 class Level(NamedTuple):
@@ -16,12 +22,35 @@ class Level(NamedTuple):
         rate: the rate.
         available: what could leave now; negative when more was used than estimated.
         window: what could leave before the rolling window is full (the whole amount for a rate without one).
+        origin: how the rate came to be: ``"configured"``; ``"told"`` by an answer of the provider; or ``"tried"``, what
+            the provider has taken so far.
     """
 
     dimension: str
     rate: Rate
     available: int
     window: int
+    origin: str = "configured"
+
+
+class Share(NamedTuple):
+    """What the governed calls of one label came to (`penstock.scope`).
+
+    Attributes:
+        attempts: calls that are over, failed ones too.
+        tokens: tokens that they were charged, as settled: input and output together, as the provider counts.
+        input_tokens: tokens sent.
+        output_tokens: tokens received.
+        waited: seconds that they have waited together.
+        waited_max: the longest wait, in seconds.
+    """
+
+    attempts: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    waited: float
+    waited_max: float
 
 
 class Stats(NamedTuple):
@@ -46,6 +75,9 @@ class Stats(NamedTuple):
         concurrency: how many calls may be under way at once, None when that is not bounded.
         keys: keys that are remembered.
         levels: how each rate stands.
+        estimate_error: by how much, as a share, estimates of governed calls' input have lately been off the usage that
+            the provider reported, after correction by what was learnt; None before the first.
+        labels: the numbers of governed calls by the label of their `penstock.scope`.
     """
 
     name: str
@@ -65,6 +97,8 @@ class Stats(NamedTuple):
     concurrency: int | None
     keys: int
     levels: tuple[Level, ...]
+    estimate_error: float | None = None
+    labels: Mapping[str, Share] = MappingProxyType({})
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dict of plain values, rates as text: ready for JSON."""
@@ -76,9 +110,11 @@ class Stats(NamedTuple):
                 "per": level.rate.per,
                 "available": level.available,
                 "window": level.window,
+                "origin": level.origin,
             }
             for level in self.levels
         ]
+        values["labels"] = {label: share._asdict() for label, share in self.labels.items()}
         return values
 
     def __str__(self) -> str:
@@ -94,11 +130,18 @@ class Stats(NamedTuple):
         ]
         lines += [
             f"  {level.dimension}: {level.available:,} free now, {level.window:,} of {level.rate.amount:,} "
-            f"per {level.rate.per:g} s left"
+            f"per {level.rate.per:g} s left" + _ORIGINS.get(level.origin, "")
             for level in self.levels
         ]
         if self.cooldown > 0:
             lines.append(f"  cooling down for another {self.cooldown:.1f} s")
         if self.speed < 1:
             lines.append(f"  slowed to {self.speed:.0%} of what was configured")
+        if self.estimate_error is not None:
+            lines.append(f"  estimates of input off by {self.estimate_error:.0%}")
+        lines += [
+            f"  label {label}: {share.attempts:,} calls, {share.tokens:,} tokens, "
+            f"waited {share.waited:.1f} s in all, at most {share.waited_max:.3g} s"
+            for label, share in self.labels.items()
+        ]
         return "\n".join(lines)

@@ -9,14 +9,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::clock;
-use crate::cost::Dimension;
+use crate::cost::{Cost, Dimension};
 use crate::gate::Config;
 use crate::keys::PerKey;
 use crate::learner::Learner;
-use crate::ledger::MOST_RATES;
+use crate::ledger::{Level, MOST_RATES};
 use crate::pace::FULL;
 use crate::provider::Provider;
 use crate::rate;
+use crate::stats::Labels;
 
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
@@ -47,6 +48,7 @@ pub struct Limiter {
     one: Request,
     blocks: Arc<Blocks>,
     learner: Mutex<Learner>,
+    labels: Mutex<Labels>,
 }
 
 fn limits(values: [(Dimension, Any<'_, '_>); 4]) -> PyResult<Vec<(Dimension, rate::Rate)>> {
@@ -165,6 +167,7 @@ impl Limiter {
             one: Request::one(),
             blocks: Arc::default(),
             learner: Mutex::default(),
+            labels: Mutex::default(),
         };
         limiter.note_dimensions();
         Ok(limiter)
@@ -445,11 +448,20 @@ impl Limiter {
         self.learner.lock().learn(model, call.0.input_tokens, call.0.choices, &usage);
     }
 
+    /// A call of that label is over: its numbers are kept under the label, too.
+    ///
+    /// They are those of `permit`: what it waited, and what it is charged now. One that was given back counts for nothing.
+    fn count_label(&self, label: &str, permit: &Permit) {
+        if !permit.released() {
+            self.labels.lock().add(label, &permit.total(), permit.waited_for());
+        }
+    }
+
     /// The numbers that `penstock.Stats` shows.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.driver.sweep_closed(py);
         let now = clock::now();
-        let (counts, in_flight, waiting, cooldown, levels, concurrency, keys, speed, waits) = {
+        let (counts, in_flight, waiting, cooldown, levels, origins, concurrency, keys, speed, waits) = {
             let mut gate = self.driver.gate.lock();
             gate.refresh(now);
             let counts = gate.counts();
@@ -462,7 +474,9 @@ impl Limiter {
             let (cooldown, levels) = (to_seconds(gate.cooling(now)), gate.levels(now));
             #[allow(clippy::cast_precision_loss)]
             let speed = gate.speed() as f64 / FULL as f64;
-            (counts, in_flight, waiting, cooldown, levels, gate.concurrency(), gate.keys(), speed, waits)
+            let origin = |level: &Level| gate.origin(level.dimension, level.rate.period()).name();
+            let origins: Vec<_> = levels.iter().map(origin).collect();
+            (counts, in_flight, waiting, cooldown, levels, origins, gate.concurrency(), gate.keys(), speed, waits)
         };
         let dict = PyDict::new(py);
         dict.set_item("name", &self.driver.name)?;
@@ -481,11 +495,19 @@ impl Limiter {
         dict.set_item("speed", speed)?;
         dict.set_item("concurrency", concurrency)?;
         dict.set_item("keys", keys)?;
-        let levels = levels.into_iter().map(|level| {
+        let levels = levels.into_iter().zip(origins).map(|(level, origin)| {
             let rate = super::rate::Rate(level.rate);
-            (level.dimension.name(), rate, level.available, level.window)
+            (level.dimension.name(), rate, level.available, level.window, origin)
         });
         dict.set_item("levels", levels.collect::<Vec<_>>())?;
+        dict.set_item("estimate_error", self.learner.lock().error())?;
+        let labels = PyDict::new(py);
+        for (label, share) in self.labels.lock().iter() {
+            let (waited, longest) = (to_seconds(share.waited), to_seconds(share.waited_max));
+            let Cost { tokens, input_tokens, output_tokens, .. } = share.cost;
+            labels.set_item(label, (share.attempts, tokens, input_tokens, output_tokens, waited, longest))?;
+        }
+        dict.set_item("labels", labels)?;
         Ok(dict)
     }
 

@@ -241,6 +241,11 @@ impl Permit {
         self.held.lock().grant.charged_at
     }
 
+    /// How long its call waited.
+    pub fn waited_for(&self) -> Nanos {
+        self.held.lock().grant.waited
+    }
+
     /// Whether it was given back, or is the copy of a parent process's.
     pub fn is_over(&self) -> bool {
         let (grant, stage) = {
@@ -342,7 +347,7 @@ impl Permit {
     }
 
     /// What is charged in all: with what the permit outside covers of it.
-    fn total(&self) -> cost::Cost {
+    pub fn total(&self) -> cost::Cost {
         let own = self.held.lock().grant.cost;
         self.outside.as_ref().map_or(own, |outside| own.plus(*outside.used.lock()))
     }
@@ -453,7 +458,7 @@ impl Permit {
 
     /// Whether it was given back.
     #[getter]
-    fn released(&self) -> bool {
+    pub fn released(&self) -> bool {
         self.held.lock().stage != Stage::Held
     }
 

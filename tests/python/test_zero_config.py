@@ -1,4 +1,4 @@
-"""Zero configuration, end to end: governed clients, a strict provider over real HTTP, and limiters that were told nothing.
+"""Zero configuration, end to end: governed clients, a strict provider, and limiters that were told nothing.
 
 Judged by the provider's log: nothing is refused after the first seconds, and the quota that is short is used.
 """

@@ -79,7 +79,8 @@ class Exchange:
     """The state of a governed call."""
 
     __slots__ = (
-        *("_hash", "asking", "attempts", "body", "call", "delay", "keeper", "limiter", "memory", "permit", "provider"),
+        *("_hash", "asking", "attempts", "body", "call", "delay", "keeper", "label", "limiter", "memory", "permit"),
+        "provider",
         *("replayable", "request", "sent", "wire"),
     )
 
@@ -98,6 +99,8 @@ class Exchange:
         self._hash: int | None = None
         self.replayable = body is not None or wire.replayable(request)
         self.permit: Permit | None = None
+        #: What the call's numbers are kept under.
+        self.label: str | None = None
         self.attempts: Attempts | None = None
         #: Whether the provider is asked to report the usage of a stream, though the caller did not ask.
         self.asking = False
@@ -158,12 +161,15 @@ class Exchange:
                 self._remember(Outcome(0.0, kind=type(error), arguments=errors.arguments(error)))
                 raise errors.within_sdks(error) from None
         self.permit = permit
+        self.label = inherited.label
         if self.attempts is None:
             self.attempts = self.keeper.retry.start(limiter)
 
     def _release(self) -> None:
         permit, self.permit = self.permit, None
         if permit is not None:
+            if self.label is not None:
+                self.limiter.count_label(self.label, permit)
             permit.release()
 
     def hand_over(self) -> tuple[Permit | None, Attempts | None]:

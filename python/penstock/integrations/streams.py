@@ -30,8 +30,8 @@ class Meter:
     """
 
     __slots__ = (
-        *("_attempts", "_call", "_decode", "_ended", "_exchange", "_filter", "_last", "_limiter", "_permit", "_reader"),
-        *("json", "strips"),
+        *("_attempts", "_call", "_decode", "_ended", "_exchange", "_filter", "_label", "_last", "_limiter", "_permit"),
+        *("_reader", "json", "strips"),
     )
 
     def __init__(self, exchange: Exchange, headers: Headers) -> None:
@@ -48,6 +48,7 @@ class Meter:
         self._exchange: Exchange | None = exchange
         self._limiter = exchange.limiter
         self._call = exchange.call
+        self._label = exchange.label
         self._permit: Permit | None = exchange.permit
         self._attempts: Attempts | None = None
         told = headers if exchange.provider in _TOLD_BY_HEADERS else None
@@ -130,6 +131,8 @@ class Meter:
             if attempts is not None:
                 attempts.end()
                 if permit is not None:
+                    if self._label is not None:
+                        self._limiter.count_label(self._label, permit)
                     permit.release()
 
     def _settle(self, permit: Permit, whole: bool) -> None:
