@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock.retry import Retry
@@ -97,6 +98,8 @@ def _integrations(obj: object) -> Iterator[str]:
             yield name
     if isinstance(obj, (dict, list)):
         yield "ag2"
+    if isinstance(obj, ModuleType) and obj.__name__ in INTEGRATIONS:
+        yield INTEGRATIONS[obj.__name__]
 
 
 def transport(
