@@ -12,7 +12,7 @@
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::ledger::{Ledger, Oversize};
-use crate::provider::profile::Enforcement;
+use crate::provider::profile::{Enforcement, Reservation};
 use crate::provider::{Kind, Provider, Reading};
 use crate::rate::Rate;
 
@@ -182,6 +182,11 @@ impl Discovery {
             failures: 0,
         });
         self.rates(Dimension::Requests).pop().map(|rate| (Dimension::Requests, rate))
+    }
+
+    /// Whether the provider counts input tokens and no others.
+    pub(crate) fn counts_input_alone(&self) -> bool {
+        self.provider.profile().reservation == Reservation::TextOnly
     }
 
     /// How the rate of a dimension and period came to be.

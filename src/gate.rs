@@ -1038,6 +1038,11 @@ impl<T: Default> Gate<T> {
         self.books.ledger.levels(now)
     }
 
+    /// Whether the provider whose limits are found out counts input tokens and no others.
+    pub fn counts_input_alone(&self) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| discovery.counts_input_alone())
+    }
+
     /// How the rate of a dimension and period, in nanoseconds, came to be.
     pub fn origin(&self, dimension: Dimension, period: Nanos) -> Origin {
         self.discovery.as_ref().map_or(Origin::Configured, |discovery| discovery.origin(dimension, period))

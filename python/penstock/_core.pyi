@@ -184,6 +184,7 @@ class Permit:
 
         Args:
             tokens: input and output tokens together. Left out, it is the sum when both others are given, else it stays.
+                Where the limiter's provider counts input alone (Gemini), it is the input tokens, if these are given.
             input_tokens: tokens sent; what is left out stays as it was charged.
             output_tokens: tokens received; likewise.
 

@@ -86,7 +86,8 @@ pub struct Profile {
     pub failures_count: Option<bool>,
     /// The largest burst of requests that is safe, as a share of a window: 1 is a whole window's worth at once.
     pub burst: f64,
-    /// Whether requests are also counted in windows of a second or ten, inside those that are stated.
+    /// Whether requests, and tokens where their window is a second, are counted in windows of a second or ten inside those
+    /// that are quoted.
     pub sub_windows: bool,
     /// The window of request limits, where responses do not tell it.
     pub request_window: Option<Duration>,
@@ -356,7 +357,8 @@ impl Profile {
     ///
     /// `None` if the amount is beyond what a rate can be.
     pub fn per_minute(&self, dimension: Dimension, amount: u64) -> Option<Rate> {
-        if !self.sub_windows || dimension != Dimension::Requests {
+        let is_shorter = dimension == Dimension::Requests || self.window(dimension) == SECOND;
+        if !(self.sub_windows && is_shorter) {
             return self.rate(dimension, amount, MINUTE_LONG);
         }
         let rate = Rate::new(amount, MINUTE_LONG / 20 * 21).ok()?;

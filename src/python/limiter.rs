@@ -353,7 +353,7 @@ impl Limiter {
         headers: Any<'_, '_>,
         body: Any<'_, '_>,
     ) -> PyResult<Verdict> {
-        let verdict = Verdict::read(status, headers, body, None)?;
+        let verdict = Verdict::read(status, headers, body, self.provider())?;
         self.heed(py, &verdict, None);
         Ok(verdict)
     }

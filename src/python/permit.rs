@@ -369,11 +369,14 @@ impl Permit {
         output_tokens: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let charged = self.total();
-        let in_and_out = given(input_tokens).is_some() && given(output_tokens).is_some();
+        let says_input = given(input_tokens).is_some();
+        let in_and_out = says_input && given(output_tokens).is_some();
         let input_tokens = amount("input_tokens", given(input_tokens), charged.input_tokens)?;
         let output_tokens = amount("output_tokens", given(output_tokens), charged.output_tokens)?;
         let sum = if in_and_out { input_tokens + output_tokens } else { charged.tokens };
         let tokens = amount("tokens", given(tokens), sum)?;
+        // Output is not counted by every provider.
+        let tokens = if says_input && self.driver.gate.lock().counts_input_alone() { input_tokens } else { tokens };
         let inside = {
             let mut held = self.held.lock();
             held.cover = false; // its own call has been made

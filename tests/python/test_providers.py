@@ -136,6 +136,33 @@ def test_a_refusal_finds_what_no_answer_says() -> None:
     assert amounts(limiter) == [("requests", 15, 60.0)]
 
 
+def test_what_a_provider_does_not_count_is_not_charged() -> None:
+    limiter = providers.gemini(tpm=100_000)
+
+    @limiter.limit(tokens=500)
+    def call() -> Any:
+        return {
+            "usage_metadata": {"prompt_token_count": 300, "candidates_token_count": 9_000, "total_token_count": 9_300}
+        }
+
+    call()
+    assert limiter.stats().levels[0].window == 100_000 - 300
+    permit = limiter.acquire(100)
+    permit.settle(tokens=700)
+    assert permit.cost.tokens == 700  # whoever names no input means what is counted
+    for make, tokens in [(providers.openai, 15), (providers.vertex, 10)]:
+        permit = make().acquire()
+        permit.settle(input_tokens=10, output_tokens=5)
+        assert permit.cost.tokens == tokens
+
+
+def test_answers_are_read_as_those_of_the_limiters_provider() -> None:
+    # The same headers, but Groq's requests are per day.
+    limiter = providers.groq()
+    assert limiter.observe(200, {**CHAT, "x-ratelimit-reset-requests": "0s"}).provider == "groq"
+    assert ("requests", 500, 86_400.0) in amounts(limiter)
+
+
 def test_they_can_be_pickled() -> None:
     limiter = providers.anthropic(rpm=50, name="pickled-anthropic")
     again = pickle.loads(pickle.dumps(limiter))
