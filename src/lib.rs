@@ -12,6 +12,7 @@
 //!   [`queue`] keeps who waits, in what order, and [`keys`] what each key may use on its own.
 //! - [`bucket`] and [`window`] are the two sides of one [`rate`]: the first paces, the second never lets more than the
 //!   amount leave in any period. [`stats`] counts.
+//! - [`discovery`] finds limits out that nobody configured.
 //! - [`provider`] reads what providers say (headers, bodies, what a call costs); [`learner`] corrects what was estimated by
 //!   what they report, and [`retry`] decides whether a call
 //!   that failed is made again, and after how long. [`estimate`] counts tokens without a tokenizer.

@@ -18,12 +18,14 @@ from penstock import (
     Rate,
     Retry,
     RetryBudget,
+    Share,
     Stats,
     Usage,
     Verdict,
     estimate_tokens,
     per_day,
     per_second,
+    providers,
 )
 
 limiter = Limiter(
@@ -71,6 +73,17 @@ assert_type(async_generator("a"), AsyncIterator[str])
 function(1)  # type: ignore[arg-type]
 function("a", often=2)  # type: ignore[call-arg]
 exact: Callable[[Service, str], Awaitable[bytes]] = Service.method
+
+# Providers and numbers.
+
+assert_type(providers.openai(rpm=500, tpm=200_000, concurrency=8, store="memory://"), Limiter)
+assert_type(providers.anthropic(itpm=30_000).provider, str | None)
+providers.openai(itpm=5)  # type: ignore[call-arg]
+providers.gemini(rpm="10")  # type: ignore[arg-type]
+providers.ollama(concurency=4)  # type: ignore[call-arg]
+assert_type(limiter.stats().labels["ingest"], Share)
+assert_type(limiter.stats().levels[0].origin, str)
+assert_type(limiter.stats().estimate_error, float | None)
 
 # Blocks and permits.
 
