@@ -22,8 +22,13 @@ def unknown(block: str) -> list[str]:
     missing = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "penstock":
-            module = importlib.import_module(node.module or "")
-            missing += [f"{node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name)]
+            try:
+                module = importlib.import_module(node.module or "")
+                missing += [f"{node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name)]
+            except ModuleNotFoundError as error:
+                # A framework that is not installed here; its own environment runs the page.
+                if (error.name or "").partition(".")[0] == "penstock":
+                    missing.append(node.module or "")
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "penstock":
             missing += [] if hasattr(penstock, node.attr) else [f"penstock.{node.attr}"]
     return missing

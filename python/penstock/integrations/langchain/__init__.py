@@ -12,9 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from penstock.integrations.langchain import clients, methods, retries
-from penstock.integrations.langchain.contents import contents
-
 if TYPE_CHECKING:
     from penstock.integrations.gate import Gatekeeper
     from penstock.integrations.langchain.middleware import Middleware
@@ -25,6 +22,9 @@ __all__ = ["Middleware", "RateLimiter", "govern", "ungovern"]
 
 def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
     """Govern every model in ``obj``; False if there is none."""
+    from penstock.integrations.langchain import clients, methods, retries
+    from penstock.integrations.langchain.contents import contents
+
     found = contents(obj)
     for model in found.models:
         if not clients.govern(model, gatekeeper):
@@ -36,6 +36,9 @@ def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
 
 def ungovern(obj: Any) -> bool:
     """Undo `govern` on every model in ``obj``."""
+    from penstock.integrations.langchain import clients, methods, retries
+    from penstock.integrations.langchain.contents import contents
+
     found = contents(obj)
     for layer in found.retries:
         retries.restore(layer)
