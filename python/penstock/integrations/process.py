@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from penstock.integrations.gate import Gatekeeper
 
-_LIBRARIES = ("httpx", "httpx2")
+#: Google's SDK sends through aiohttp where that is installed, unless it is told otherwise.
+_GOOGLE = "google.genai._api_client"
+_LIBRARIES = ("httpx", "httpx2", _GOOGLE)
 
 _lock = threading.RLock()
 #: Whose calls are governed by whom, the latest first.
@@ -142,18 +144,30 @@ def _meet(client: Any, request: Any) -> None:
 
 
 def _patch(library: ModuleType) -> None:
+    if library.__name__ == _GOOGLE:
+        _replace(library.BaseApiClient, "_use_aiohttp", _unless_installed)
+        return
     for kind in (library.Client, library.AsyncClient):
-        original = vars(kind)["send"]
-        if not hasattr(original, _ORIGINAL):
-            kind.send = _meeting(original)
+        _replace(kind, "send", _meeting)
+
+
+def _replace(kind: type, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = vars(kind).get(name)
+    if original is not None and not hasattr(original, _ORIGINAL):
+        patched = functools.wraps(original)(around(original))
+        setattr(patched, _ORIGINAL, original)
+        setattr(kind, name, patched)
 
 
 def _unpatch(library: ModuleType) -> None:
-    for kind in (library.Client, library.AsyncClient):
+    google = library.__name__ == _GOOGLE
+    kinds = [(library.BaseApiClient, "_use_aiohttp")] if google else []
+    kinds = kinds or [(library.Client, "send"), (library.AsyncClient, "send")]
+    for kind, name in kinds:
         # Who patched it after us keeps what they have, which calls ours; that has nothing to do from here on.
-        original = getattr(vars(kind)["send"], _ORIGINAL, None)
+        original = getattr(vars(kind).get(name), _ORIGINAL, None)
         if original is not None:
-            kind.send = original
+            setattr(kind, name, original)
 
 
 #: Where what was patched keeps what was there before.
@@ -161,14 +175,19 @@ _ORIGINAL = "__penstock_original__"
 
 
 def _meeting(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         if _installed:
             _meet(self, request)
         return original(self, request, *args, **kwargs)
 
-    setattr(send, _ORIGINAL, original)
     return send
+
+
+def _unless_installed(original: Callable[..., Any]) -> Callable[..., Any]:
+    def use_aiohttp(self: Any) -> Any:
+        return not _installed and original(self)
+
+    return use_aiohttp
 
 
 class _Watch:

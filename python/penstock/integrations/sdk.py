@@ -17,6 +17,18 @@ _PACKAGES = frozenset({"openai", "anthropic", "groq", "mistralai", "cohere", "to
 _DEPTH = 5
 #: The member of google-genai's clients that says whether a call goes through aiohttp.
 _AIOHTTP = "_use_aiohttp"
+#: The member of its HTTP clients that says whether they make another client for each event loop, out of reach.
+_PER_LOOP = "_per_loop"
+
+
+class _NotNow:
+    """In place of a True: as good as False, and known again."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_NOT_NOW = _NotNow()
 
 
 def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
@@ -24,6 +36,8 @@ def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
     found = False
     for part in _parts(obj):
         if _is_client(part):
+            if vars(part).get(_PER_LOOP) is True:
+                vars(part)[_PER_LOOP] = _NOT_NOW
             http.attach(part, gatekeeper)
             found = True
         elif callable(getattr(type(part), _AIOHTTP, None)):
@@ -37,6 +51,8 @@ def ungovern(obj: Any) -> bool:
     for part in _parts(obj):
         if _is_client(part):
             http.detach(part)
+            if vars(part).get(_PER_LOOP) is _NOT_NOW:
+                vars(part)[_PER_LOOP] = True
             found = True
         elif vars(part).get(_AIOHTTP) is _never:
             del vars(part)[_AIOHTTP]
