@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import botocore.config
-import botocore.exceptions
-import botocore.session
 import pytest
 from governed import roomy
 from loops import IDLE, spent, standing
@@ -18,6 +15,10 @@ import penstock
 from penstock import Limiter, Retry
 from penstock.testing import FakeProvider
 from penstock.testing.provider import Fault
+
+botocore = pytest.importorskip("botocore")
+pytest.importorskip("botocore.config")
+pytest.importorskip("botocore.session")
 
 CLAUDE = "anthropic.claude-sonnet-4-20250514-v1:0"
 NOVA = "amazon.nova-lite-v1:0"

@@ -11,21 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
 
-import anthropic
-import cohere
-import cohere.core.http_client
-import google.genai
-import groq
 import httpx2
-import mistralai.client
 import openai
 import pytest
-from cohere.core.api_error import ApiError
 from governed import answer, chunk, events, roomy, usage
 from loops import IDLE, spent, standing
 
 import penstock
 from penstock import Limiter, Retry
+
+anthropic = pytest.importorskip("anthropic")
+cohere = pytest.importorskip("cohere")
+groq = pytest.importorskip("groq")
+genai = pytest.importorskip("google.genai")
+mistral = pytest.importorskip("mistralai.client")
+cohere_http = pytest.importorskip("cohere.core.http_client")
+ApiError = pytest.importorskip("cohere.core.api_error").ApiError
 
 QUICK = Retry(attempts=3, initial=0.01, max_delay=0.05)
 
@@ -162,7 +163,7 @@ def call_groq(url: str, limiter: Limiter, retry: Any) -> Any:
 
 
 def call_mistral(url: str, limiter: Limiter, retry: Any) -> Any:
-    with made(mistralai.client.Mistral(server_url=url, api_key="k"), limiter, retry) as client:
+    with made(mistral.Mistral(server_url=url, api_key="k"), limiter, retry) as client:
         return client.chat.complete(model="mistral-small", messages=ASKED).usage.total_tokens
 
 
@@ -172,17 +173,17 @@ def call_cohere(url: str, limiter: Limiter, retry: Any) -> Any:
         return int(units.input_tokens + units.output_tokens)
 
 
-def genai(url: str, limiter: Limiter, retry: Any) -> Any:
-    return made(google.genai.Client(api_key="k", http_options={"base_url": url}), limiter, retry)
+def google(url: str, limiter: Limiter, retry: Any) -> Any:
+    return made(genai.Client(api_key="k", http_options={"base_url": url}), limiter, retry)
 
 
 def call_google(url: str, limiter: Limiter, retry: Any) -> Any:
-    client = genai(url, limiter, retry)
+    client = google(url, limiter, retry)
     return client.models.generate_content(model="gemini-2.5-flash", contents="hello").usage_metadata.total_token_count
 
 
 def call_async_google(url: str, limiter: Limiter, retry: Any) -> Any:
-    client = genai(url, limiter, retry)
+    client = google(url, limiter, retry)
     coroutine = client.aio.models.generate_content(model="gemini-2.5-flash", contents="hello")
     return asyncio.run(coroutine).usage_metadata.total_token_count
 
@@ -201,8 +202,8 @@ SDKS = [
     pytest.param(call_groq, CHAT, groq.APIStatusError, groq.APIConnectionError, id="groq"),
     pytest.param(call_mistral, CHAT, Exception, Exception, id="mistral"),
     pytest.param(call_cohere, COHERE, ApiError, Exception, id="cohere"),
-    pytest.param(call_google, GENERATED, google.genai.errors.APIError, Exception, id="google"),
-    pytest.param(call_async_google, GENERATED, google.genai.errors.APIError, Exception, id="google-tasks"),
+    pytest.param(call_google, GENERATED, genai.errors.APIError, Exception, id="google"),
+    pytest.param(call_async_google, GENERATED, genai.errors.APIError, Exception, id="google-tasks"),
 ]
 sdks = pytest.mark.parametrize(("call", "good", "refused", "unanswered"), SDKS)
 
@@ -212,7 +213,7 @@ def _quick_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
     """SDKs that cannot be kept from coming back sleep before they do; that is no part of what is tested."""
     for package in (anthropic, groq, openai):
         monkeypatch.setattr(package._base_client.BaseClient, "_calculate_retry_timeout", lambda *_: 0.0)
-    monkeypatch.setattr(cohere.core.http_client, "_retry_timeout", lambda **_: 0.0, raising=False)
+    monkeypatch.setattr(cohere_http, "_retry_timeout", lambda **_: 0.0, raising=False)
 
 
 @sdks
