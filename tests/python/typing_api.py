@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from datetime import timedelta
 from typing import Any
 
 from typing_extensions import assert_type
 
+import penstock
 from penstock import (
     AcquireTimeout,
     Cost,
@@ -166,3 +167,35 @@ async def attempts() -> None:
             verdict = limiter.observe(429, [("retry-after", "2")])
             assert_type(verdict, Verdict)
             assert_type(verdict.wait, float | None)
+
+
+# What exists already.
+
+
+class Model:
+    name = "mine"
+
+
+@penstock.scope(key="acme", label="query")
+async def scoped(text: str) -> int:
+    return len(text)
+
+
+@penstock.scope(priority=1)
+def scoped_generator() -> Generator[int, str, bytes]:
+    yield 1
+    return b""
+
+
+async def governing() -> None:
+    assert_type(penstock.govern(Model(), limiter), Model)
+    assert_type(penstock.govern(Model(), {"gpt-4o*": limiter}, retry=None, stream_usage=False), Model)
+    assert_type(penstock.ungovern(Model()), Model)
+    penstock.govern(Model(), 5)  # type: ignore[arg-type]
+    penstock.install(limiter, hosts=["llm.internal"], retry=Retry(attempts=2)).uninstall()
+    with penstock.install({"*": limiter}), penstock.scope(timeout=2.0) as scope:
+        assert_type(scope, penstock.scope)
+    async with penstock.scope(timeout=timedelta(seconds=2)):
+        assert_type(await scoped("a"), int)
+    assert_type(scoped_generator(), Generator[int, str, bytes])
+    penstock.scope(tenant="acme")  # type: ignore[call-arg]
