@@ -7,11 +7,16 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
+from penstock.errors import StoreUnavailable
+
 if TYPE_CHECKING:
     from penstock.limiter import Limiter
 
 #: Tells this process from others, and is the same in its forks: names that were made up are only known here.
 _HERE = os.urandom(8).hex()
+
+#: Whatever a permit may be had from.
+_GIVE_PERMITS = ("permit", "ask", "acquire", "aacquire", "try_acquire", "enter_now", "__enter__", "__aenter__")
 
 #: The limiters of this process, by kind, store, name, and where the name was made up if it was.
 _LIMITERS: WeakValueDictionary[tuple[str, str, str, str], Limiter] = WeakValueDictionary()
@@ -31,22 +36,32 @@ def origin_of(given: dict[str, Any]) -> str:
 def find(kind: type[Limiter], store: str, name: str, origin: str, given: dict[str, Any]) -> Limiter:
     """The limiter of that name and store; if this process has none, one with the same limits.
 
-    Raises:
-        RuntimeError: for a limiter that is kept in the memory of the process that this one is a worker of: both would
-            use the whole quota.
+    One that is kept in the memory of the process which this one is a worker of gives no permits here, since both would
+    use the whole quota: it raises `StoreUnavailable`. Not at once: a pool of processes waits for ever for a task that
+    cannot be unpickled.
     """
     limiter = _LIMITERS.get((kind.__qualname__, store, name, origin))
     if limiter is not None:
         return limiter
     multiprocessing: Any = sys.modules.get("multiprocessing.process")
     if store == "memory://" and multiprocessing is not None and multiprocessing.parent_process() is not None:
-        raise RuntimeError(
-            f"limiter {name!r} is kept in the memory of the process that made it, and this worker of it would use the "
-            f"quota once more: give it a store that both share, as in Limiter(..., name={name!r}, store='shm://{name}')"
-        )
+        kind = _stranded(kind, name)
     limiter = kind(**{**given, "name": name})
     note(limiter, origin)
     return limiter
+
+
+def _stranded(kind: type[Limiter], name: str) -> type[Limiter]:
+    """A kind of limiter that gives no permits."""
+    message = (
+        f"limiter {name!r} is kept in the memory of the process that made it, and this worker of it would use the "
+        f"quota once more: give it a store that both share, as in Limiter(..., name={name!r}, store='shm://{name}')"
+    )
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise StoreUnavailable(message)
+
+    return type(kind.__name__, (kind,), {"__slots__": (), **dict.fromkeys(_GIVE_PERMITS, refuse)})
 
 
 def describe(limiter: Limiter) -> dict[str, Any]:

@@ -60,12 +60,15 @@ def test_one_that_is_gone_comes_back_with_its_limits() -> None:
 WORKER = """
 import multiprocessing, pickle, sys
 
-from penstock import Limiter
+from penstock import Limiter, StoreUnavailable
 
 def load(pickled):
+    limiter = pickle.loads(pickled)
+    assert isinstance(limiter, Limiter)
     try:
-        return repr(pickle.loads(pickled))
-    except RuntimeError as error:
+        with limiter:
+            return repr(limiter)
+    except StoreUnavailable as error:
         return str(error)
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ may be copied, since AG2 0.x deep-copies its configuration for every agent.
 
 from __future__ import annotations
 
+import contextvars
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from penstock.integrations.gate import Gatekeeper
 from penstock.scoping import inherited
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     from penstock.limiter import Limiter
     from penstock.retry import Retry
@@ -141,6 +144,20 @@ def _wanted(kind: type, field: str) -> tuple[str, str]:
 def _made(wrapper: Any) -> list[Any]:
     """The SDK clients of an `OpenAIWrapper`."""
     return [client for one in wrapper._clients for client in walking.clients(one)]  # noqa: SLF001
+
+
+class Executor(ThreadPoolExecutor):
+    """Threads for the async methods of AG2 0.x and AutoGen 0.2, which run its synchronous client in threads.
+
+    The loop's own are few, and AG2 0.14 does not take the context along: `penstock.scope` and `penstock.budget` around
+    ``a_initiate_chat`` do not reach its calls. In these they do::
+
+        asyncio.get_running_loop().set_default_executor(Executor(64))
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function in a thread, and in a copy of the context from here."""
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
 
 
 class Middleware:

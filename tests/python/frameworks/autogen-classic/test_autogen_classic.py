@@ -13,6 +13,7 @@ from counting import at_gate, at_server, equal, gate, settled
 
 import penstock
 from penstock import Retry
+from penstock.integrations.ag2 import Executor
 from penstock.testing.provider import FakeProvider
 from penstock.testing.provider.fault import Fault
 
@@ -165,3 +166,18 @@ def test_a_budget_ends_a_group_chat(provider: FakeProvider, how: str) -> None:
             endless()
     assert (caught.value.dimension, caught.value.spent, spent.calls) == ("calls", 6, 6)
     assert equal(provider, limiter).calls == 6
+
+
+def test_a_budget_reaches_async_chats_in_threads_that_take_the_context_along(provider: FakeProvider) -> None:
+    limiter = gate()
+    config = penstock.govern(config_at(provider), limiter)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(Executor(32))
+        with penstock.budget(calls=9):
+            await asyncio.gather(*(achat(config) for _ in range(8)))
+
+    with pytest.raises(penstock.BudgetExceeded) as caught:
+        asyncio.run(main())
+    assert caught.value.spent == 9
+    assert equal(provider, limiter).calls == 9

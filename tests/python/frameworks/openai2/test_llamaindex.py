@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
 from typing import Any
 
 import pytest
-from counting import at_gate, at_server, equal, gate, settled
+from counting import DAY, at_gate, at_server, equal, gate, settled
 from llama_index.core import Document, Settings, SummaryIndex, VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage
@@ -18,13 +19,14 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.rate_limiter import BaseRateLimiter, TokenBucketRateLimiter
+from llama_index.core.schema import TextNode
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from pydantic import BaseModel
 
 import penstock
-from penstock import Limiter, Retry
+from penstock import Limiter, Rate, Retry
 from penstock.integrations.llamaindex import RateLimiter
 from penstock.testing.provider import FakeProvider
 from penstock.testing.provider.fault import Fault
@@ -326,6 +328,32 @@ def test_a_failing_provider_is_asked_no_more_than_attempts_times(attempts: int) 
                 call()
             assert len(provider.log) - before == attempts
         settled(limiter)
+
+
+# Worker processes.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("store", ["shm", "memory"])
+def test_workers_share_the_limiter_or_make_no_call(provider: FakeProvider, store: str) -> None:
+    name = f"llamaindex-{os.getpid()}"
+    where = {"store": f"shm://{name}"} if store == "shm" else {}
+    limiter = Limiter(
+        requests=Rate(10_000, DAY, burst=10_000), tokens=Rate(10**6, DAY, burst=10**6), name=name, **where
+    )
+    # Without a splitter, whose tokenizer would be downloaded in each worker.
+    pipeline = IngestionPipeline(
+        transformations=[penstock.govern(embedding_at(provider), limiter)], disable_cache=True, docstore=None
+    )
+    nodes = [TextNode(text=f"Node {number}.") for number in range(40)]
+    if store == "memory":
+        with pytest.raises(penstock.StoreUnavailable, match="give it a store that both share"):
+            pipeline.run(nodes=nodes, num_workers=2)
+        assert at_server(provider).calls == 0
+        return
+    assert all(node.embedding for node in pipeline.run(nodes=nodes, num_workers=2))
+    assert equal(provider, limiter).calls == 4
 
 
 # Models without an HTTP client, and rate limiters of one's own.

@@ -1,0 +1,1 @@
+../openai2/_provider.py

@@ -1,0 +1,1 @@
+../ag2-classic/_agents.py

@@ -1,0 +1,1 @@
+../ag2-classic/many_agents.py
