@@ -44,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::FutureWarning",
         "ignore:.*Pydantic.*:UserWarning",
         "ignore:flaml.*:UserWarning",
+        "ignore:Resolved model mismatch.*:UserWarning",  # AutoGen: the fake provider names no dates
         "ignore:Unexpected type for token usage:UserWarning",  # LangChain, of what OpenAI reports as null
         # SDK clients that nobody closes: frameworks make them, and keep them for the life of the process.
         "ignore:unclosed.*:ResourceWarning",

@@ -26,8 +26,6 @@ from penstock.integrations.autogen import Governed
 from penstock.testing.provider import FakeProvider
 from penstock.testing.provider.fault import Fault
 
-pytestmark = pytest.mark.filterwarnings("ignore:Resolved model mismatch")  # the fake provider names no dates
-
 MESSAGES = [UserMessage(content="What is a penstock?", source="user")]
 INFO = {
     "vision": False,

@@ -27,7 +27,7 @@ async def run(page: str) -> dict:
     return names
 
 
-@pytest.mark.parametrize("page", ["langchain.md", "langgraph.md", "litellm.md"])
+@pytest.mark.parametrize("page", ["langchain.md", "langgraph.md", "litellm.md", "llamaindex.md", "autogen.md"])
 def test_a_page_runs(provider, monkeypatch, page) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
     monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)

@@ -22,7 +22,6 @@ from penstock.testing.provider import FakeProvider
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(180),
-    pytest.mark.filterwarnings("ignore:Resolved model mismatch"),
 ]
 
 
