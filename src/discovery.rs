@@ -168,6 +168,13 @@ impl Discovery {
         Self { provider, open, configured, told, tried, solved, sent: Sent::default() }
     }
 
+    /// What finds out the limits of a provider, if there is one; `rates` is added what to begin with.
+    pub(crate) fn of(rates: &mut Vec<(Dimension, Rate)>, provider: Option<Provider>, now: Nanos) -> Option<Box<Self>> {
+        let mut discovery = Box::new(Self::new(provider?, rates));
+        rates.extend(discovery.begin(now));
+        Some(discovery)
+    }
+
     /// The rate to begin with: slow, until an answer has come. None where calls queue at the provider.
     pub fn begin(&mut self, now: Nanos) -> Option<(Dimension, Rate)> {
         let queues = self.provider.profile().enforcement == Enforcement::Queue;

@@ -166,13 +166,9 @@ pub struct Gate<T> {
 impl<T: Default> Gate<T> {
     /// A gate of that make, with everything unused.
     pub fn new(config: Config, now: Nanos) -> Self {
-        let mut rates = config.rates;
-        let discovery = config.discover.map(|provider| {
-            let mut discovery = Box::new(Discovery::new(provider, &rates));
-            rates.extend(discovery.begin(now));
-            discovery
-        });
-        let ledger = Ledger::new(&rates, config.network_jitter, now);
+        let mut config = config;
+        let discovery = Discovery::of(&mut config.rates, config.discover, now);
+        let ledger = Ledger::new(&config.rates, config.network_jitter, now);
         Self {
             books: Books::new(ledger, config.concurrency, now),
             store: None,
@@ -214,10 +210,13 @@ impl<T: Default> Gate<T> {
             let message = format!("shared memory keeps {MOST_RATES} rates at the most, not {}", config.rates.len());
             return Err(Trouble::Name(message));
         }
+        let mut config = config;
+        let discovery = Discovery::of(&mut config.rates, config.discover, now);
         let ledger = Ledger::new(&config.rates, config.network_jitter, now);
         let concurrency = config.concurrency.unwrap_or(u64::MAX);
         let (shared, books) = Shared::attach(name, ledger, concurrency, on_conflict, now)?;
-        let mut gate = Self::new(Config { rates: Vec::new(), ..config }, now);
+        let mut gate = Self::new(Config { rates: Vec::new(), discover: None, ..config }, now);
+        gate.discovery = discovery;
         gate.news = books.news;
         gate.books = books;
         gate.store = Some(Box::new(shared));
@@ -809,7 +808,15 @@ impl<T: Default> Gate<T> {
                 self.call();
             }
         }
-        for limit in &reading.limits {
+        // Of several counters of one quota (a key's, a team's, a project's) the smallest counts.
+        let is_looser = |limit: &provider::Limit, other: &provider::Limit| {
+            (limit.dimension, limit.window) == (other.dimension, other.window)
+                && limit.limit > other.limit.filter(|&n| n > 0)
+        };
+        let tightest = |limit: &&provider::Limit| {
+            !reading.limits.iter().any(|other| other.limit.is_some() && is_looser(limit, other))
+        };
+        for limit in reading.limits.iter().filter(tightest) {
             let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
             let &provider::Limit { dimension, limit, remaining, refilled, .. } = limit;
             let told = Told { dimension, limit, remaining, period, refilled };

@@ -560,6 +560,27 @@ fn only_what_was_not_configured_is_found() {
     assert_eq!(amounts(&mut gate, 4 * SECOND), [60, 30_000]); // the lower of both, as ever
 }
 
+/// Of an organization's and a project's quota the smaller one counts, with its own count of what is left.
+#[test]
+fn of_several_counters_the_smallest_counts() {
+    for rates in [vec![], vec![(Tokens, support::rate(500_000, MINUTE))]] {
+        let mut gate: Gate<()> = Gate::new(Config { rates, discover: Some(Provider::OpenAi), ..Config::default() }, 0);
+        let pairs: [(&[u8], &[u8]); 4] = [
+            (b"x-ratelimit-limit-project-tokens", b"100000"),
+            (b"x-ratelimit-remaining-project-tokens", b"99000"),
+            (b"x-ratelimit-limit-tokens", b"800000"),
+            (b"x-ratelimit-remaining-tokens", b"100"),
+        ];
+        let reading = read(Provider::OpenAi, 200, Headers::new(&pairs), b"{}", clock(SECOND));
+        for second in 1..5 {
+            gate.observe(second * SECOND, &reading, Some(second * SECOND), &mut Vec::new());
+            let tokens = gate.levels(second * SECOND).into_iter().find(|level| level.dimension == Tokens).unwrap();
+            assert_eq!(tokens.rate.amount(), 100_000);
+        }
+        assert_eq!(gate.speed(), 1_000);
+    }
+}
+
 /// A limit of a day that was configured says nothing of how fast it may be used: that is found.
 #[test]
 fn a_limit_of_a_day_leaves_the_pace_to_be_found() {

@@ -516,3 +516,43 @@ impl Skimmer {
         self.inside = Inside::Text(text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever comes, little of it is kept.
+    #[test]
+    fn memory_is_bounded() {
+        let parts = [
+            r#""error":{"#,
+            r#""message":"x"#,
+            &"y".repeat(10_000),
+            r#"","#,
+            r#""code":["#,
+            "1,".repeat(3_000).as_str(),
+            r#"null],"#,
+            &format!(r#""{}":{{"#, "n".repeat(5_000)),
+            r#""usage":[{"a":1.5e9},"#,
+            r#""text":"","#,
+        ]
+        .map(str::to_owned);
+        for seed in 0..200_usize {
+            let mut skimmer = Skimmer::default();
+            let mut largest = 0;
+            skimmer.skim(b"{");
+            for turn in 0..400_usize {
+                let part = parts
+                    .get((turn * (seed + 1) + turn / 7) % parts.len())
+                    .map_or(&[] as &[u8], |part| part.as_bytes());
+                let mut rest = part;
+                while let Some(read) = skimmer.skim(rest) {
+                    rest = rest.get(read..).unwrap_or_default();
+                    skimmer.end();
+                }
+                largest = largest.max(skimmer.copy.capacity());
+            }
+            assert!(largest <= 4 * LARGEST_COPY, "{largest}");
+        }
+    }
+}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +172,26 @@ def test_they_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(limiter))
     assert again is limiter
     assert type(limiter)(**limiter.given).provider == "anthropic"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shared memory is for POSIX")
+def test_what_one_process_finds_holds_for_all() -> None:
+    one = f"""if True:
+        import subprocess, sys
+        from penstock import providers
+        limiter = providers.openai(store="shm://providers-{os.getpid()}", tpm=50_000)
+        def show():
+            print([level.rate.amount for level in limiter.stats().levels], flush=True)
+        show()
+    """
+    other = f"limiter.observe(200, {CHAT!r}); show()"
+    # Processes of their own: this one's clock has been a virtual one.
+    code = f"{one}\nsubprocess.run([sys.executable, '-c', {one + chr(10) + other!r}], check=True)\nshow()\n"
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    for left in Path("/dev/shm").glob(f"penstock-*-providers-{os.getpid()}"):
+        left.unlink()
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["[50000, 20]", "[50000, 20]", "[50000, 500]", "[50000, 500]"]
 
 
 def test_an_unknown_provider_is_told() -> None:
