@@ -531,7 +531,7 @@ mod tests {
             r#"","#,
             r#""code":["#,
             "1,".repeat(3_000).as_str(),
-            r#"null],"#,
+            r"null],",
             &format!(r#""{}":{{"#, "n".repeat(5_000)),
             r#""usage":[{"a":1.5e9},"#,
             r#""text":"","#,
