@@ -132,13 +132,13 @@ def test_an_entrypoint_is_governed_as_a_graph_is(provider) -> None:
 @pytest.mark.parametrize("make", [openai, plain])
 @pytest.mark.parametrize("refresh_on", ["auto", "heartbeat"])
 def test_a_node_that_queues_is_not_idle(provider, make, refresh_on) -> None:
-    # The eighth of eight calls queues for 3.5 seconds: seven times its idle timeout.
+    # The fifth of five calls queues for 2 seconds: four times its idle timeout.
     limiter = Limiter(requests=Rate(2, 1, burst=1, window=False))
     llm = penstock.govern(make(provider), limiter)
     timeout = TimeoutPolicy(idle_timeout=0.5, refresh_on=refresh_on)
     graph = fan_out(aasking(llm), timeout=timeout)
-    assert len(asyncio.run(graph.ainvoke(start(8)))["texts"]) == 8
-    assert len(provider.log) == 8
+    assert len(asyncio.run(graph.ainvoke(start(5)))["texts"]) == 5
+    assert len(provider.log) == 5
     settled(limiter)
 
 

@@ -97,9 +97,9 @@ class TestPatterns:
 
     def test_tokens_per_minute(self) -> None:
         # 30 prompts of about 1,000 tokens against 60,000 a minute, as in the table; in CI against 300,000.
-        tokens = (60_000, 10_000, 9_000) if SOAK else (300_000, 10_000, 5_000)
+        tokens = (60_000, 10_000, 9_500) if SOAK else (300_000, 10_000, 5_000)
         with Run(requests=(3_000, 100, 50), tokens=tokens) as run:
-            llm = penstock.govern(openai(run.provider, max_tokens=50), run.limiter)
+            llm = penstock.govern(openai(run.provider), run.limiter)
 
             async def main():
                 calls = (llm.ainvoke(f"{number:03} " + "word " * 799) for number in range(30))
