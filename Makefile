@@ -58,6 +58,10 @@ fuzz: ## Read ten million mutated answers of providers, new ones each time; SEED
 	PENSTOCK_FUZZ_SEED=$(or $(SEED),$(shell date +%s)000000000) PENSTOCK_FUZZ_ITERATIONS=$(or $(ITERATIONS),10000000) \
 		$(CARGO) test --release --test fuzz_provider -- --nocapture
 
+.PHONY: loom
+loom: ## Try every order of accesses in the protocol of shared memory
+	scripts/loom
+
 .PHONY: wheel
 wheel: dist/.wheel ## Build the wheel into dist/, one for every CPython from 3.10 on
 	@ls -l dist/*.whl

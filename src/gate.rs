@@ -12,7 +12,7 @@ use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::discovery::{Discovery, Origin};
 use crate::keys::{Keys, PerKey};
-use crate::ledger::{Ledger, Level, MOST_RATES, Oversize, Told};
+use crate::ledger::{Ledger, Level, Oversize, Told};
 use crate::pace::Permille;
 use crate::provider::{self, Kind, Provider, Reading};
 use crate::queue::{KeyId, Queue, Ticket, Waiting};
@@ -200,6 +200,7 @@ impl<T: Default> Gate<T> {
         on_conflict: crate::store::shared::OnConflict,
         now: Nanos,
     ) -> Result<Self, crate::store::shared::Trouble> {
+        use crate::ledger::MOST_RATES;
         use crate::store::shared::{Shared, Trouble};
         if config.per_key.is_some() {
             let message =

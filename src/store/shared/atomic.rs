@@ -1,6 +1,6 @@
 //! The atomics of the protocol: those of the machine, or those of loom, which tries every order that they allow.
 
-#[cfg(loom)]
+#[cfg(all(loom, test))]
 pub use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(all(loom, test)))]
 pub use std::sync::atomic::{AtomicU64, Ordering};

@@ -42,41 +42,53 @@ pub fn edition(arena: &[AtomicU64]) -> u64 {
     arena[EDITION_AT].load(Ordering::Acquire)
 }
 
+/// The copy of an edition.
+#[inline]
+pub fn copy_of(arena: &[AtomicU64], edition: u64) -> &[AtomicU64] {
+    &arena[books(edition)..][..BOOKS_WORDS]
+}
+
+/// Writes the copy that does not hold, and lets it hold. Gives the number of its edition.
+#[inline]
+pub fn turn_over(arena: &[AtomicU64], edition: u64, write: impl FnOnce(&[AtomicU64])) -> u64 {
+    let next = edition.wrapping_add(1);
+    write(copy_of(arena, next));
+    arena[EDITION_AT].store(next, Ordering::Release);
+    next
+}
+
 /// Brings `books` up to date. Gives whether they can be.
 pub fn load(arena: &[AtomicU64], edition: u64, into: &mut Books) -> bool {
-    let words = &arena[books(edition)..][..BOOKS_WORDS];
-    let rates = &words[..RATES_WORDS];
+    let (rates, rest) = copy_of(arena, edition).split_at(RATES_WORDS);
     if rates[0].load(Ordering::Relaxed) != into.ledger.edition() && !into.ledger.carry_rates(&mut Words::reading(rates))
     {
         return false;
     }
-    into.carry(&mut Words::reading(&words[RATES_WORDS..]));
+    into.carry(&mut Words::reading(rest));
     into.is_sound()
 }
 
 /// Makes `books` the ones that hold, as the edition after this one. Gives the number of that.
 #[inline]
 pub fn store(arena: &[AtomicU64], edition: u64, from: &mut Books) -> u64 {
-    let next = edition.wrapping_add(1);
-    let words = &arena[books(next)..][..BOOKS_WORDS];
-    let rates = &words[..RATES_WORDS];
-    if rates[0].load(Ordering::Relaxed) != from.ledger.edition() {
-        from.ledger.carry_rates(&mut Words::writing(rates));
-    }
-    from.carry(&mut Words::writing(&words[RATES_WORDS..]));
-    arena[EDITION_AT].store(next, Ordering::Release);
-    next
+    turn_over(arena, edition, |copy| {
+        let (rates, rest) = copy.split_at(RATES_WORDS);
+        if rates[0].load(Ordering::Relaxed) != from.ledger.edition() {
+            from.ledger.carry_rates(&mut Words::writing(rates));
+        }
+        from.carry(&mut Words::writing(rest));
+    })
 }
 
 /// Whoever wrote the copy that does not hold may not have come to its end: nothing in it is taken to be there already.
 pub fn distrust(arena: &[AtomicU64], edition: u64) {
-    arena[books(edition.wrapping_add(1))].store(u64::MAX, Ordering::Relaxed);
+    copy_of(arena, edition.wrapping_add(1))[0].store(u64::MAX, Ordering::Relaxed);
 }
 
 /// Copies the books that hold, as of `edition`, into another arena.
 pub fn copy(from: &[AtomicU64], edition: u64, into: &[AtomicU64]) {
-    for at in books(edition)..books(edition) + BOOKS_WORDS {
-        into[at].store(from[at].load(Ordering::Relaxed), Ordering::Relaxed);
+    for (from, into) in copy_of(from, edition).iter().zip(copy_of(into, edition)) {
+        into.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     distrust(into, edition);
     into[EDITION_AT].store(edition, Ordering::Release);

@@ -15,6 +15,8 @@ mod lock;
 mod map;
 #[cfg(not(loom))]
 mod members;
+#[cfg(all(loom, test))]
+mod model;
 #[cfg(not(loom))]
 mod ring;
 #[cfg(not(loom))]
