@@ -207,17 +207,14 @@ impl<T: Default> Gate<T> {
                 "per_key: what each key may use on its own is not kept in shared memory; leave per_key out, or";
             return Err(Trouble::Name(format!("{message} use store='memory://'")));
         }
-        if config.rates.len() > MOST_RATES {
-            let message = format!("shared memory keeps {MOST_RATES} rates at the most, not {}", config.rates.len());
+        let mut gate = Self::new(config, now);
+        let Books { ledger, concurrency, .. } = &gate.books;
+        let rates = ledger.configured().len();
+        if rates > MOST_RATES {
+            let message = format!("shared memory keeps {MOST_RATES} rates at the most, not {rates}");
             return Err(Trouble::Name(message));
         }
-        let mut config = config;
-        let discovery = Discovery::of(&mut config.rates, config.discover, now);
-        let ledger = Ledger::new(&config.rates, config.network_jitter, now);
-        let concurrency = config.concurrency.unwrap_or(u64::MAX);
-        let (shared, books) = Shared::attach(name, ledger, concurrency, on_conflict, now)?;
-        let mut gate = Self::new(Config { rates: Vec::new(), discover: None, ..config }, now);
-        gate.discovery = discovery;
+        let (shared, books) = Shared::attach(name, ledger.clone(), *concurrency, on_conflict, now)?;
         gate.news = books.news;
         gate.books = books;
         gate.store = Some(Box::new(shared));

@@ -670,6 +670,9 @@ impl Ledger {
         for rate in fresh {
             let mut account = Account::new(dimension, rate, jitter, now);
             let free = (0..rings.len()).find(|&ring| self.accounts.iter().all(|other| other.ring != ring));
+            if free.is_none() && !rings.is_empty() {
+                break; // whoever configures rates has asked whether there is a place
+            }
             account.keep_in(rings, free.unwrap_or_default());
             self.accounts.push(account);
         }

@@ -1,7 +1,7 @@
 """Celery with prefork: four worker processes, each of which is replaced after a few tasks, share one quota.
 
-`python celery_prefork.py` runs a provider on this machine, a broker (redis-server where there is one, else Celery's file
-system transport), the workers, and forty tasks.
+`python celery_prefork.py` runs a provider on this machine, a broker (redis-server where there is one, else Celery's
+file system transport), the workers, and forty tasks.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ pub struct Shared {
     /// Whether sums are to be made anew: someone was cut off between one step and the next.
     recount: bool,
     calls: bool,
+    /// Which rates there were when the books were opened.
+    rates: u64,
     now: Nanos,
 }
 
@@ -95,6 +97,7 @@ impl Shared {
             fresh: true,
             recount: true,
             calls: false,
+            rates: 0,
             now,
         };
         let mut ledger = Ledger::new(&[], None, now);
@@ -296,6 +299,7 @@ impl Store for Shared {
         if books.broken.is_some() {
             return;
         }
+        self.rates = books.ledger.edition();
         let line = Member::of(words, me);
         if self.fresh {
             line.write(&self.written, books.turn.own);
@@ -347,7 +351,8 @@ impl Store for Shared {
         let edition = flip::store(area(words, held.arena()), self.edition, books);
         Member::of(words, me).write(part, books.turn.own);
         self.written = *part;
-        let calls = std::mem::take(&mut self.calls) && books.gates_waiting > u64::from(waits);
+        let other_rates = self.rates != books.ledger.edition();
+        let calls = (std::mem::take(&mut self.calls) || other_rates) && books.gates_waiting > u64::from(waits);
         if calls {
             members::call(words, self.now);
         }
