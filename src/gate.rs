@@ -291,8 +291,8 @@ impl<T: Default> Gate<T> {
         if let Some(why) = self.books.broken {
             return Some(Admission::Refused(Refusal::Store(why)));
         }
-        if let Err(oversize) = self.check(&cost, request.key)
-            && !self.stretches(&cost, request.key, now)
+        if self.check(&cost, request.key).is_err()
+            && let Err(oversize) = self.stretch(&cost, request.key, now)
         {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Oversize(oversize)));
@@ -331,16 +331,16 @@ impl<T: Default> Gate<T> {
         Ok(())
     }
 
-    /// Whether a cost that was too large fits after all, since the limits that said so were only tried.
+    /// What says that a cost is too large for good: limits that were only tried give way.
     #[cold]
-    fn stretches(&mut self, cost: &Cost, key: Option<&str>, now: Nanos) -> bool {
+    fn stretch(&mut self, cost: &Cost, key: Option<&str>, now: Nanos) -> Result<(), Oversize> {
         while let Err(oversize) = self.check(cost, key) {
-            let Some(discovery) = &mut self.discovery else { return false };
+            let Some(discovery) = &mut self.discovery else { return Err(oversize) };
             if !discovery.stretch(&oversize, &mut self.books.ledger, now) {
-                return false;
+                return Err(oversize);
             }
         }
-        true
+        Ok(())
     }
 
     fn has_room(&mut self, cost: &Cost, key: Option<KeyId>, nested: bool, now: Nanos) -> bool {
@@ -905,13 +905,11 @@ impl<T: Default> Gate<T> {
 
     fn fail_hopeless(&mut self, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
         let hopeless = |waiting: Waiting| {
-            self.books.ledger.check(&waiting.cost).err().map(|why| (waiting.ticket, waiting.cost, why))
+            self.books.ledger.check(&waiting.cost).is_err().then_some((waiting.ticket, waiting.cost))
         };
         let hopeless: Vec<_> = self.queue.iter().filter_map(hopeless).collect();
-        for (ticket, cost, why) in hopeless {
-            if self.stretches(&cost, None, now) {
-                continue;
-            }
+        for (ticket, cost) in hopeless {
+            let Err(why) = self.stretch(&cost, None, now) else { continue };
             if let Some(payload) = self.leave(ticket, now) {
                 self.books.counts.refused += 1;
                 settled.push((payload, Err(Refusal::Oversize(why))));

@@ -10,6 +10,7 @@ use penstock::clock::{Nanos, SECOND};
 use penstock::cost::{Cost, Dimension};
 use penstock::gate::{Admission, Config, Gate, Grant, Request};
 use penstock::provider::{Headers, Kind, Provider, Reading, read};
+use proptest::prelude::*;
 use support::{Chance, HOUR, MILLISECOND, MINUTE};
 
 const DAY: Nanos = 24 * HOUR;
@@ -611,4 +612,86 @@ fn a_tried_limit_gives_way_and_a_told_one_does_not() {
     let reading = read(Provider::OpenAi, 200, Headers::new(&pairs), b"{}", clock(0));
     gate.observe(SECOND, &reading, Some(0), &mut settled);
     assert!(matches!(gate.admit(2 * SECOND, &large, &mut settled), Admission::Refused(_)));
+}
+
+/// What a hostile or broken server may say.
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0_u64..2_000).prop_map(|number| number.to_string()),
+        any::<u64>().prop_map(|number| number.to_string()),
+        Just("-1".to_owned()),
+        Just("1e9".to_owned()),
+        Just("172.799999ms".to_owned()),
+        Just("6m0s".to_owned()),
+    ]
+}
+
+fn header() -> impl Strategy<Value = (String, String)> {
+    let field = prop_oneof![Just("limit"), Just("remaining"), Just("reset"), Just("renewalperiod")];
+    let counter = prop_oneof![
+        Just("requests"),
+        Just("tokens"),
+        Just("project-tokens"),
+        Just("input-tokens"),
+        Just("tokens-month"),
+        Just("req-second"),
+        Just("requests-day"),
+    ];
+    (field, counter, number()).prop_map(|(field, counter, value)| (format!("x-ratelimit-{field}-{counter}"), value))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever is told, nothing panics, every call is answered, and no call is refused for a limit that was only tried.
+    #[test]
+    fn whatever_is_told_the_gate_goes_on(
+        provider in (0..Provider::ALL.len()).prop_map(|place| Provider::ALL[place]),
+        steps in prop::collection::vec(
+            (prop::collection::vec(header(), 0..6), 0_u8..6, 0..20 * SECOND, 0_u64..1 << 40),
+            1..40,
+        ),
+    ) {
+        let mut gate: Gate<()> = Gate::new(Config { discover: Some(provider), ..Config::default() }, 0);
+        let (mut now, mut settled) = (0, Vec::new());
+        for (headers, kind, passed, tokens) in steps {
+            let cost = Cost { requests: 1, tokens, input_tokens: tokens / 2, output_tokens: tokens / 2 };
+            if let Admission::Granted(grant) = gate.admit(now, &Request { cost, ..Request::default() }, &mut settled) {
+                gate.release(now, &grant);
+            }
+            let (status, body) = match kind {
+                0 => (429, r#"{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 10, Used 9, Requested 2.","code":"rate_limit_exceeded"}}"#),
+                1 => (429, r#"{"message":"Too many tokens, please wait before trying again."}"#),
+                2 => (429, ""),
+                3 => (529, ""),
+                _ => (200, "{}"),
+            };
+            let pairs: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let reading = read(provider, status, Headers::new(&pairs), body.as_bytes(), clock(now));
+            gate.observe(now + passed, &reading, Some(now), &mut settled);
+            now += passed;
+            gate.pump(now, &mut settled);
+            for level in gate.levels(now) {
+                prop_assert!(level.rate.amount() >= 1 && level.rate.burst() >= 1);
+            }
+            for ((), outcome) in settled.drain(..) {
+                match outcome {
+                    Ok(grant) => gate.release(now, &grant),
+                    Err(refusal) => {
+                        let limit = match refusal {
+                            penstock::gate::Refusal::Oversize(oversize) => Some(oversize.dimension),
+                            _ => None,
+                        };
+                        let told = limit.is_none_or(|dimension| {
+                            let levels = gate.levels(now);
+                            let mut of = levels.iter().filter(|level| level.dimension == dimension);
+                            of.any(|level| gate.origin(dimension, level.rate.period()) == penstock::discovery::Origin::Told)
+                        });
+                        prop_assert!(told, "{refusal:?}");
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(gate.in_flight(), 0);
+    }
 }
