@@ -32,7 +32,8 @@ REAL = bool(os.environ.get("OPENAI_API_KEY"))
 def provider(*, refusals: bool, requests: int = REQUESTS, tokens: int = TOKENS) -> Iterator[dict[str, Any]]:
     """Give what a model is told to find its provider, and say in the end what the provider saw.
 
-    On this machine it must be true that there were refusals, or that there were none: else the example fails.
+    On this machine it must be true that there were refusals, or that there were none (of 20 requests not one): else the
+    example fails.
     """
     if REAL:
         yield {}
@@ -42,7 +43,8 @@ def provider(*, refusals: bool, requests: int = REQUESTS, tokens: int = TOKENS) 
         yield {"base_url": running.base_url, "api_key": "any"}
         summary = running.summary()
     print(f"    the provider saw {summary.sent} requests and refused {summary.refused}")
-    if bool(summary.refused) != refusals:
+    # A machine that stands still for half a second may send a request of this second into the next.
+    if (summary.refused > summary.sent // 20) != refusals:
         sys.exit(f"{summary.refused} refusals where there should be {'some' if refusals else 'none'}")
 
 
