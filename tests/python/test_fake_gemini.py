@@ -108,12 +108,14 @@ def test_structured_output_and_scripts() -> None:
         told = generate(sdk, headers={"x-fake-answer": "It is thin"}, max_output_tokens=2)
         assert (told.text, told.candidates[0].finish_reason.name) == ("It is th", "MAX_TOKENS")
     with FakeProvider(latency=0, answer=lambda prompt: ToolCall("look", {"at": 1})) as provider:
-        assert generate(client(provider)).function_calls[0].args == {"at": 1}
+        sdk = client(provider)
+        assert generate(sdk).function_calls[0].args == {"at": 1}
 
 
 def test_embeddings() -> None:
     with FakeProvider(dialect="gemini", latency=0) as provider:
-        vectors = client(provider).models.embed_content(
+        sdk = client(provider)  # one that is dropped is closed
+        vectors = sdk.models.embed_content(
             model="gemini-embedding-001", contents=["a" * 40, "b"], config={"output_dimensionality": 8}
         )
         assert [len(vector.values) for vector in vectors.embeddings] == [8, 8]
@@ -167,8 +169,9 @@ def test_refusals(quota: Any, pattern: Any, dimension: Any, kind: Any) -> None:
 )
 def test_faults(fault: Any, code: Any, words: Any) -> None:
     with FakeProvider(dialect="gemini", latency=0) as provider:
+        sdk = client(provider)
         with pytest.raises(errors.APIError) as caught:
-            generate(client(provider), headers={"x-fake-fault": fault})
+            generate(sdk, headers={"x-fake-fault": fault})
         assert caught.value.code == code
         assert re.search(words, json.dumps(caught.value.details))
 
@@ -185,5 +188,6 @@ def test_what_costs_nothing_and_who_may_not() -> None:
         with pytest.raises(errors.ClientError, match="maxOutputTokens"):
             generate(sdk, max_output_tokens=0)
     with FakeProvider(dialect="gemini", latency=0, keys=["good"]) as provider:
+        sdk = client(provider)
         with pytest.raises(errors.ClientError, match="API key not valid"):
-            generate(client(provider))
+            generate(sdk)
