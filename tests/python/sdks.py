@@ -35,16 +35,13 @@ class Sdk:
     errors: Callable[[], Any]
     """The base of the SDK's own errors."""
     tasks: bool = False
-    streams: bool = True
-    dropped: Any = None
-    """What is raised when a stream breaks, if it is not one of the SDK's own errors."""
 
     def say(self, client: Any, text: str, *, stream: bool = False, max_tokens: int = 20) -> str:
-        """Make a call, read it to its end, and give its text; in a thread or on a loop of its own."""
-        if self.tasks:
-            raise TypeError("await asay() instead")
+        """Make a call, read it to its end, and give its text."""
         answer = self.call(client, text, stream, max_tokens)
-        return "".join(map(self.text, answer)) if stream else self.text(answer)
+        if not stream:
+            return self.text(answer)
+        return "".join(map(self.text, answer))
 
     async def asay(self, client: Any, text: str, *, stream: bool = False, max_tokens: int = 20) -> str:
         """The same, in a task."""
@@ -200,7 +197,12 @@ _GEMINI = {
 SDKS = [
     Sdk("openai", call=_openai, make=_made("openai", "OpenAI", base_url=_base), **_OPENAI),
     Sdk("openai-async", call=_openai, make=_made("openai", "AsyncOpenAI", base_url=_base), tasks=True, **_OPENAI),
-    Sdk("responses", call=_responses, make=_made("openai", "OpenAI", base_url=_base), **{**_OPENAI, "text": _of_responses}),
+    Sdk(
+        "responses",
+        call=_responses,
+        make=_made("openai", "OpenAI", base_url=_base),
+        **{**_OPENAI, "text": _of_responses},
+    ),
     Sdk(
         "responses-async",
         call=_responses,
@@ -231,18 +233,14 @@ SDKS = [
     Sdk("cohere", call=_cohere, make=_made("cohere", "ClientV2", base_url=_origin), **_COHERE),
     Sdk("cohere-async", call=_cohere, make=_made("cohere", "AsyncClientV2", base_url=_origin), tasks=True, **_COHERE),
 ]
-for _name, _kind, _where, _failure in (
-    ("groq", "Groq", _origin, "GroqError"),
-    ("together", "Together", _origin, "TogetherError"),
-    ("fireworks", "Fireworks", _origin, "FireworksError"),
-):
-    for _tasks in (False, True):
-        SDKS.append(
-            Sdk(
-                f"{_name}-async" if _tasks else _name,
-                call=_openai,
-                make=_made(_name, f"Async{_kind}" if _tasks else _kind, base_url=_where),
-                tasks=_tasks,
-                **{**_OPENAI, "errors": _error(_name, _failure)},
-            )
-        )
+SDKS += [
+    Sdk(
+        f"{name}-async" if tasks else name,
+        call=_openai,
+        make=_made(name, f"Async{kind}" if tasks else kind, base_url=_origin),
+        tasks=tasks,
+        **{**_OPENAI, "errors": _error(name, f"{kind}Error")},
+    )
+    for name, kind in (("groq", "Groq"), ("together", "Together"), ("fireworks", "Fireworks"))
+    for tasks in (False, True)
+]

@@ -15,33 +15,21 @@ if TYPE_CHECKING:
 _PACKAGES = frozenset({"openai", "anthropic", "groq", "mistralai", "cohere", "together", "fireworks", "google"})
 #: How far down an HTTP client may be: Cohere's is three objects below its client.
 _DEPTH = 5
-#: The member of google-genai's clients that says whether a call goes through aiohttp.
-_AIOHTTP = "_use_aiohttp"
-#: The member of its HTTP clients that says whether they make another client for each event loop, out of reach.
-_PER_LOOP = "_per_loop"
-
-
-class _NotNow:
-    """In place of a True: as good as False, and known again."""
-
-    def __bool__(self) -> bool:
-        return False
-
-
-_NOT_NOW = _NotNow()
+#: The member of an SDK's object that keeps what was there before it was governed.
+_KEPT = "_penstock_kept"
 
 
 def govern(obj: Any, gatekeeper: Gatekeeper) -> bool:
-    """Govern the HTTP clients in ``obj``. Google's calls that would go through aiohttp go through httpx instead."""
+    """Govern the HTTP clients in ``obj``, and turn off what the SDK does on its own around them."""
     found = False
     for part in _parts(obj):
         if _is_client(part):
-            if vars(part).get(_PER_LOOP) is True:
-                vars(part)[_PER_LOOP] = _NOT_NOW
             http.attach(part, gatekeeper)
             found = True
-        elif callable(getattr(type(part), _AIOHTTP, None)):
-            vars(part)[_AIOHTTP] = _never
+        members = vars(part) if hasattr(part, "__dict__") else {}
+        if _KEPT not in members and (changes := dict(_changes(part))):
+            members[_KEPT] = {name: members.get(name, _ABSENT) for name in changes}
+            members.update(changes)
     return found
 
 
@@ -51,16 +39,49 @@ def ungovern(obj: Any) -> bool:
     for part in _parts(obj):
         if _is_client(part):
             http.detach(part)
-            if vars(part).get(_PER_LOOP) is _NOT_NOW:
-                vars(part)[_PER_LOOP] = True
             found = True
-        elif vars(part).get(_AIOHTTP) is _never:
-            del vars(part)[_AIOHTTP]
+        members = vars(part) if hasattr(part, "__dict__") else {}
+        for name, value in members.pop(_KEPT, {}).items():
+            if isinstance(value, str) and value == _ABSENT:
+                members.pop(name, None)
+            else:
+                members[name] = value
     return found
+
+
+#: In place of the value of a member that was not there.
+_ABSENT = "penstock: absent"
+
+
+def _changes(part: Any) -> Iterator[tuple[str, Any]]:
+    """Members of an SDK's object that stand in the gate's way, and what takes their place."""
+    # google-genai: calls of tasks that would go through aiohttp go through httpx; from 3.6 on those would go through
+    # other clients, one for each event loop, where a governed client keeps a pool for each itself.
+    if callable(getattr(type(part), "_use_aiohttp", None)):
+        yield "_use_aiohttp", _never
+        for name in ("_retry", "_async_retry"):
+            retrying = vars(part).get(name)
+            if hasattr(retrying, "copy"):
+                yield name, retrying.copy(stop=_at_once)
+    if _is_client(part) and vars(part).get("_per_loop") is True:
+        yield "_per_loop", False
+    # Cohere's retries, and those that Mistral's is told to make, know no x-should-retry.
+    if isinstance(getattr(part, "base_max_retries", None), int):
+        yield "base_max_retries", 0
+    if type(part).__module__.startswith("mistralai") and "retry_config" in getattr(part, "__dict__", ()):
+        import sys
+
+        unset = getattr(sys.modules[type(part).__module__], "UNSET", None)
+        yield "retry_config", unset
 
 
 def _never() -> bool:
     return False
+
+
+def _at_once(_state: object) -> bool:
+    """When to stop: after the first attempt."""
+    return True
 
 
 def _parts(obj: Any) -> Iterator[Any]:

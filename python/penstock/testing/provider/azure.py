@@ -9,6 +9,7 @@ limit of requests for each renewal period; and a refusal for want of tokens says
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .dialect import Problem, encode
@@ -85,7 +86,11 @@ class Azure(OpenAI):
 
     def fault(self, fault: Fault, model: str) -> Problem:
         if fault.kind == "throttled":
-            told = _throttled(model, "requests", None if fault.retry_after is None else int(fault.retry_after), {})
+            exact, seconds = fault.retry_after, None
+            extra = {}
+            if exact is not None:
+                seconds, extra = math.ceil(exact), {"retry-after-ms": str(math.ceil(exact * 1000))}
+            told = _throttled(model, "requests", seconds, extra)
             headers = {**told.headers, **fault.headers}
             return Problem(fault.status or told.status, told.body, headers, counts=False, model=model)
         return super().fault(fault, model)

@@ -208,7 +208,7 @@ def _problem(status: int, message: str, *, counts: bool = True, model: str | Non
 
 def _fault(fault: Fault) -> Problem:
     if fault.kind == "throttled":
-        return _problem(429, _limited(10, "minute"))
+        return _problem(429, _limited(10_000, "minute"))
     if fault.kind in ("daily", "insufficient_quota"):
         return _problem(429, _limited(1000, "month"))
     if fault.kind == "overloaded":

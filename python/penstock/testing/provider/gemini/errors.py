@@ -91,7 +91,7 @@ def _fault(fault: Fault, model: str) -> Problem:
     if fault.kind == "throttled":
         if fault.retry_after is None:
             return problem(429, "RESOURCE_EXHAUSTED", "Resource exhausted. Please try again later.")
-        return quota_problem(model, "requests", 10, fault.retry_after, daily=False)
+        return quota_problem(model, "requests", 10_000, fault.retry_after, daily=False)
     if fault.kind == "status":
         return Problem(500, fault.body if isinstance(fault.body, bytes) else fault.body.encode())
     return problem(500, "INTERNAL", "An internal error has occurred. Please retry or report.")
