@@ -143,7 +143,7 @@ def test_the_demo_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> No
     assert captured.err == ""
     assert "\x1b" not in captured.out  # no terminal: no live line, no colour
     assert "600 requests and 60,000 tokens per 60 s, in token buckets of 1.5 s" in captured.out
-    answered, failed, sent, refused = row(captured.out, "Penstock")[1:5]
+    answered, failed, sent, refused = row(captured.out, "Penstock @limit")[1:5]
     assert (answered, failed, sent, refused) == ("24", "0", "24", "0")
     _, answered, failed, sent, refused = row(captured.out, "asyncio.gather")[:5]
     assert int(answered) + int(failed) == 24
@@ -151,6 +151,16 @@ def test_the_demo_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> No
     assert int(sent) == int(answered) + int(refused)
     assert f"asyncio.gather: {failed} of 24 calls have no answer ({failed} RateLimitError)" in captured.out
     assert "semaphore" not in captured.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["govern", "install"])
+def test_a_client_and_a_process_are_governed(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # Without refusals, if the machine is not too busy.
+    assert main(["demo", *SMALL, "--pattern", pattern]) in (0, 1)
+    answered, failed, sent, refused = map(int, row(capsys.readouterr().out, f"Penstock {pattern}")[1:5])
+    assert (answered, failed) == (24, 0)
+    assert sent == answered + refused
 
 
 @pytest.mark.slow
@@ -163,7 +173,7 @@ def test_the_usual_repair_runs_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_refusal_in_its_own_run_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     # Two requests at once are all that this provider takes; a limiter that is not told so sends ten.
     assert main(["demo", *SMALL, "--largest", "100", "--burst", "0.2", "--pattern", "penstock"]) == 1
-    assert int(row(capsys.readouterr().out, "Penstock")[4]) > 0
+    assert int(row(capsys.readouterr().out, "Penstock @limit")[4]) > 0
 
 
 @pytest.mark.slow
@@ -172,7 +182,7 @@ def test_the_other_enforcements_run_when_they_are_told(enforcement: str, capsys:
     shape = ["--enforcement", enforcement, "--per", "2", "--requests", "16", "--tokens", "4000", "--sub-window", "0.5"]
     # Without refusals, if the machine is not too busy: the tests of the core judge that, in virtual time.
     assert main(["demo", *SMALL, *shape, "--told", "--pattern", "penstock"]) in (0, 1)
-    answered, failed, sent, refused = map(int, row(capsys.readouterr().out, "Penstock")[1:5])
+    answered, failed, sent, refused = map(int, row(capsys.readouterr().out, "Penstock @limit")[1:5])
     assert answered + failed == 24
     assert sent == answered + refused
 
@@ -253,7 +263,7 @@ def test_the_table_fits_a_terminal_and_shows_no_ratio_for_who_gave_up() -> None:
     assert row(printed, "asyncio.gather") == [
         *("1,200", "300", "900", "1,234", "3,000", "123.4", "s", "-", "99%"),
     ]
-    assert row(printed, "Penstock")[-3:] == ["s", "1.03", "99%"]
+    assert row(printed, "Penstock @limit")[-3:] == ["s", "1.03", "99%"]
     assert remarks(runs) == [
         "asyncio.gather: 900 of 1,200 calls have no answer (45 APITimeoutError, 855 RateLimitError)"
     ]
@@ -269,7 +279,7 @@ def test_a_line_per_run_on_a_terminal() -> None:
     assert [line.split()[0] for line in lines if line.strip()] == [
         "asyncio.gather",
         "semaphore(5)+tenacity",
-        "Penstock",
+        *["Penstock"] * 3,
     ]
     assert lines[0].endswith("0 of 300     0 refused   1.2 s")
     assert all(len(line.rstrip()) <= 80 for line in lines)

@@ -1,4 +1,4 @@
-"""Three ways to make many calls at once: two that people use, and Penstock's.
+"""Ways to make many calls at once: two that people use, and three of Penstock's.
 
 Each gives, for every call, its answer or the exception that it ended with.
 """
@@ -9,6 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import tenacity
+
+from penstock import governing, installing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +59,25 @@ async def penstock(client: AsyncOpenAI, calls: Sequence[Call], gate: Limiter) ->
     return await gate.gather(*(limited(call) for call in calls), return_exceptions=True)
 
 
+async def govern(client: AsyncOpenAI, calls: Sequence[Call], gate: Limiter) -> list[str | BaseException]:
+    """Make all at once, as tutorials do, with a client that was handed to `penstock.govern`; nobody counts tokens."""
+    governing.govern(client, gate)
+    return await gather(client, calls, gate)
+
+
+async def install(client: AsyncOpenAI, calls: Sequence[Call], gate: Limiter) -> list[str | BaseException]:
+    """Make all at once, as tutorials do, in a process that is governed; nothing knows of the limiter."""
+    with installing.install(gate, hosts=[client.base_url.host]):
+        return await gather(client, calls, gate)
+
+
+#: Those that have Penstock in them.
+OURS = ("penstock", "govern", "install")
 #: By the names that the command line has for them: what the table calls each, and what it does.
 PATTERNS: dict[str, tuple[str, Pattern]] = {
     "gather": ("asyncio.gather", gather),
     "semaphore": ("semaphore(5)+tenacity", semaphore),
-    "penstock": ("Penstock", penstock),
+    "penstock": ("Penstock @limit", penstock),
+    "govern": ("Penstock govern", govern),
+    "install": ("Penstock install", install),
 }

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from penstock.cli.patterns import PATTERNS
+from penstock.cli.patterns import OURS, PATTERNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def table(runs: Sequence[Run]) -> Table:
             f"{run.seconds:.1f} s",
             "-" if run.failed else f"{run.ratio:.2f}",  # who gives up is soon done
             f"{run.used:.0%}",
-            style="bold" if run.name == "penstock" else "",
+            style="bold" if run.name in OURS else "",
         )
     return result
 
