@@ -1,7 +1,7 @@
 """Real time against a quota: what a run of many calls comes to when the limiter is told what the provider allows.
 
 In CI a few calls tell whether anything is refused; ``PENSTOCK_SOAK=1`` makes as many as the patterns that users meet,
-and holds the time to 1.1 of the optimum. Figures of such a run are in ``docs/benchmarks.md``.
+and holds the time to 1.35 of the optimum. Figures of such a run are on the frameworks' pages in ``docs/``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FULL = bool(os.environ.get("PENSTOCK_SOAK"))
-#: What the provider lets through at once after a pause; the rest is paced.
+#: What the provider lets through at once after a pause, and what of it the limiter uses; the rest is paced. What is
+#: left is room for a first request that arrives late, on a machine that does other things: 1.2 seconds in CI.
 BURST = 10
+USED = BURST - 1 if FULL else 4
 
 
 def many(full: int) -> int:
@@ -33,7 +35,7 @@ def against(requests: int, name: str) -> Iterator[tuple[FakeProvider, Limiter]]:
     In the end nothing has been refused, nothing is held, and the time is near the optimum: that of a client which knows
     the bucket.
     """
-    limiter = Limiter(requests=Rate(requests, per=60, burst=BURST - 1, window=False), concurrency=64)
+    limiter = Limiter(requests=Rate(requests, per=60, burst=USED, window=False), concurrency=64)
     with FakeProvider(requests=requests, burst={"requests": BURST}, latency=0.05, latency_jitter=0.0) as provider:
         yield provider, limiter
         summary, log = provider.summary(), list(provider.log)
@@ -48,4 +50,4 @@ def against(requests: int, name: str) -> Iterator[tuple[FakeProvider, Limiter]]:
     stats = limiter.stats()
     assert (stats.in_flight, stats.waiting, stats.granted) == (0, 0, summary.sent)
     # A machine that does other things meanwhile may take its time; one that has nothing else to do may not.
-    assert took <= (1.1 * optimum if FULL else 3 * optimum + 10)
+    assert took <= (1.35 * optimum if FULL else 3 * optimum + 10)
