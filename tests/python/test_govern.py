@@ -200,6 +200,17 @@ def test_what_no_retry_cures_is_sent_once(kind: tuple[Any, bool], status: int, c
     assert spent(client.limiter, "tokens") == 0
 
 
+def test_a_retry_that_finds_no_permit_says_what_failed_before(kind: tuple[Any, bool]) -> None:
+    limiter = Limiter(requests=lasting(1))
+    client = Client(kind, lambda _: failure(kind[0], 503, "down"), limiter)
+    with virtual_time(), penstock.scope(timeout=0), pytest.raises(penstock.AcquireTimeout) as raised:
+        client.post()
+    assert isinstance(raised.value.__cause__, client.library.HTTPStatusError)
+    assert raised.value.__cause__.response.status_code == 503
+    assert client.sent == 1
+    assert standing(limiter) == IDLE
+
+
 def test_no_retry_at_all(kind: tuple[Any, bool]) -> None:
     client = Client(kind, lambda _: failure(kind[0], 503), retry=None)
     assert client.post().status_code == 503

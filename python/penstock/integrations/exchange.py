@@ -79,7 +79,20 @@ class Exchange:
     """The state of a governed call."""
 
     __slots__ = (
-        *("_hash", "asking", "attempts", "body", "call", "delay", "keeper", "label", "limiter", "memory", "permit"),
+        *(
+            "_hash",
+            "asking",
+            "attempts",
+            "before",
+            "body",
+            "call",
+            "delay",
+            "keeper",
+            "label",
+            "limiter",
+            "memory",
+            "permit",
+        ),
         "provider",
         *("replayable", "request", "sent", "wire"),
     )
@@ -105,6 +118,8 @@ class Exchange:
         #: Whether the provider is asked to report the usage of a stream, though the caller did not ask.
         self.asking = False
         self.delay = 0.0
+        #: Makes the error that the attempt before ended with.
+        self.before: Callable[[], Exception] | None = None
 
     async def run(self) -> Any:
         """The answer, or an exception; in the end either is one that the SDK does not retry, if it can be told."""
@@ -159,7 +174,7 @@ class Exchange:
                     permit = await self.wire.wait(permit)
             except PenstockError as error:
                 self._remember(Outcome(0.0, kind=type(error), arguments=errors.arguments(error)))
-                raise errors.within_sdks(error) from None
+                raise errors.within_sdks(error) from (None if self.before is None else self.before())
         self.permit = permit
         self.label = inherited.label
         if self.attempts is None:
@@ -182,61 +197,66 @@ class Exchange:
 
     async def _attempt(self, request: Any) -> Any:
         wire = self.wire
-        response = None
+        meter: Meter | None = None
+        streams = False
         try:
             response = await wire.send(request)
             status, headers = wire.status(response), wire.headers(response)
-            if status >= _FAILURES:
-                return await self._failing(response, status, headers)
-            verdict = _core.read_answer(status, headers, None, self.provider)
-            self.limiter.heed(verdict, self.permit)
-            meter = Meter(self, headers)
-            if self.call.stream or not meter.json:
-                return await self._streaming(response, status, meter)
-            raw = await wire.drain(response)
+            if status < _FAILURES:
+                self.limiter.heed(_core.read_answer(status, headers, None, self.provider), self.permit)
+                meter = Meter(self, headers)
+            if meter is not None and (self.call.stream or not meter.json):
+                # A look at the first bytes: a stream that begins with an error can still be tried again.
+                streams = True
+                raw = await wire.opened(response, meter)
+            else:
+                raw = await wire.drain(response)
         except Exception as error:  # noqa: BLE001  what an HTTP library raises is told by its shape
             return self._unanswered(error)
-        meter.feed(raw)
+        if meter is None:
+            return self._failed(response, status, headers, raw)
+        if streams:
+            if meter.strips:
+                wire.strip(response)
+                headers = wire.headers(response)
+        else:
+            meter.feed(raw)
         wrong = meter.verdict()
         if wrong is not None:
             meter.drop()
+            if streams:
+                await wire.closed(response)
             return self._refused(wrong, Outcome(0.0, status, headers, raw), response)
-        meter.end()
         self._forget()
+        if streams:
+            meter.take_over()
+            return response
+        meter.end()
         return wire.whole(response, raw)
 
-    async def _failing(self, response: Any, status: int, headers: Headers) -> Any:
-        raw = await self.wire.drain(response)
+    def _failed(self, response: Any, status: int, headers: Headers, raw: bytes) -> Any:
         body = self.wire.decoded(headers, raw)
+        verdict = _core.read_answer(status, headers, body, self.provider)
         if self.asking and status in _NOT_UNDERSTOOD and b"stream_options" in body:
             # A server that does not know the option: the call goes once more, as the caller made it.
             self.keeper.mute.add(self.sent.host)
             self.asking = False
             self.delay = 0.0
+            if self.permit is not None and verdict.charged != "all":
+                self.permit.settle(0, 0, 0)
             return None
-        verdict = _core.read_answer(status, headers, body, self.provider)
         return self._refused(verdict, Outcome(0.0, status, headers, raw), response)
-
-    async def _streaming(self, response: Any, status: int, meter: Meter) -> Any:
-        """Looks at the first bytes: a stream that begins with an error can still be tried again."""
-        first = await self.wire.opened(response, meter)
-        if meter.strips:
-            self.wire.strip(response)
-        wrong = meter.verdict()
-        if wrong is not None:
-            meter.drop()
-            await self.wire.closed(response)
-            return self._refused(wrong, Outcome(0.0, status, self.wire.headers(response), first), response)
-        self._forget()
-        meter.take_over()
-        return response
 
     def _forget(self) -> None:
         if self.body is not None and len(self.memory):
             self.memory.forget(self._hashed())
 
     def _refused(self, verdict: Verdict, outcome: Outcome, response: Any) -> Any:
-        if self._tried_again(verdict, lambda: self.wire.status_error(outcome, self.request)):
+        def error() -> Exception:
+            return self.wire.status_error(outcome, self.request)
+
+        if self._tried_again(verdict, error):
+            self.before = error
             return None
         self._give_up(verdict, outcome)
         return self._answer(outcome, response)
@@ -248,6 +268,7 @@ class Exchange:
             self.permit.abandon()
         verdict = verdict_of(error)
         if self._tried_again(verdict, lambda: error):
+            self.before = lambda: error
             return
         if verdict is not None:
             self._give_up(verdict, Outcome(0.0, kind=type(error), arguments=(str(error),)))

@@ -107,6 +107,9 @@ class Meter:
         """The connection broke while the body was read, or the task was cancelled."""
         if self._ended:
             return
+        if self._exchange is not None:  # which hears of it, and may try again
+            self.drop()
+            return
         verdict = verdict_of(error)
         if verdict is not None:
             self._limiter.heed(verdict, self._permit)
