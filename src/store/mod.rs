@@ -7,6 +7,8 @@
 
 mod books;
 #[cfg(unix)]
+pub mod redis;
+#[cfg(unix)]
 pub mod shared;
 mod turn;
 

@@ -1,0 +1,139 @@
+//! The URL of a store.
+
+use std::fmt;
+
+use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+/// Where the servers are, and as whom to talk to them.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// The server; of a cluster, the nodes to ask first.
+    pub(super) nodes: Vec<ConnectionInfo>,
+    pub(super) cluster: bool,
+    shown: String,
+}
+
+/// Why a URL cannot be that of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError(String);
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+/// The schemes that name a store in Redis.
+pub const SCHEMES: [&str; 6] = ["redis", "rediss", "redis+unix", "unix", "redis+cluster", "rediss+cluster"];
+
+impl Address {
+    /// Whether a URL has one of the schemes that are meant for here.
+    pub fn is_one(url: &str) -> bool {
+        url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+    }
+
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://...` for TLS, `unix:///path?db=0`, and
+    /// `redis+cluster://host:port,host:port` or `rediss+cluster://...` for a cluster.
+    ///
+    /// # Errors
+    /// When it is no such URL. The message does not show the password.
+    pub fn parse(url: &str) -> Result<Self, AddressError> {
+        let shown = without_password(url);
+        let wrong = |why: &str| {
+            let forms = "redis://HOST:PORT/DB, rediss://..., unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT";
+            AddressError(format!("store must be memory://, shm://NAME, {forms}, not {shown:?}: {why}"))
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+        if !SCHEMES.contains(&scheme) {
+            return Err(wrong("the scheme is unknown"));
+        }
+        let cluster = scheme.ends_with("+cluster");
+        let scheme = scheme.trim_end_matches("+cluster");
+        let mut nodes = Vec::new();
+        if cluster {
+            let (whom, rest) = rest.rsplit_once('@').map_or(("", rest), |(whom, rest)| (whom, rest));
+            let whom = if whom.is_empty() { String::new() } else { format!("{whom}@") };
+            let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+            if !matches!(path, "" | "0") {
+                return Err(wrong("a cluster has database 0 only"));
+            }
+            for host in hosts.split(',') {
+                nodes.push(Self::node(&format!("{scheme}://{whom}{host}")).map_err(|why| wrong(&why))?);
+            }
+        } else {
+            nodes.push(Self::node(url).map_err(|why| wrong(&why))?);
+        }
+        Ok(Self { nodes, cluster, shown })
+    }
+
+    fn node(url: &str) -> Result<ConnectionInfo, String> {
+        // A host is needed: without one every mistake would go to 127.0.0.1.
+        let host = url.split_once("://").map_or("", |(_, rest)| rest);
+        if host.split(['/', '?']).next().is_some_and(str::is_empty) && !url.contains("unix://") {
+            return Err("it has no host".to_owned());
+        }
+        let info = url.into_connection_info().map_err(|error| error.to_string())?;
+        // Pushes, which tell that a slot is free, need the newer protocol.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+        Ok(info.set_redis_settings(settings))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// The URL without what must not be shown.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let shown = match authority.rsplit_once('@') {
+        Some((whom, host)) => {
+            let user = whom.split(':').next().unwrap_or_default();
+            let secret = if whom.contains(':') { ":***" } else { "" };
+            format!("{user}{secret}@{host}")
+        }
+        None => authority.to_owned(),
+    };
+    // `unix:///path?pass=...`
+    let path = path.split_once("pass=").map_or(path.to_owned(), |(before, after)| {
+        format!("{before}pass=***{}", after.find('&').map_or("", |end| &after[end..]))
+    });
+    format!("{scheme}://{shown}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_a_url() {
+        for (url, nodes, cluster) in [
+            ("redis://localhost", 1, false),
+            ("redis://user:secret@10.0.0.1:6380/3", 1, false),
+            ("rediss://host", 1, false),
+            ("unix:///run/redis.sock?db=2&pass=secret", 1, false),
+            ("redis+cluster://a:7000,b:7001", 2, true),
+            ("rediss+cluster://user:secret@a,b,c", 3, true),
+        ] {
+            let address = Address::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!((address.nodes.len(), address.cluster), (nodes, cluster), "{url}");
+            assert!(!address.to_string().contains("secret"), "{address}");
+        }
+        let address = Address::parse("redis://user:secret@10.0.0.1:6380/3").unwrap();
+        assert_eq!(address.to_string(), "redis://user:***@10.0.0.1:6380/3");
+        assert_eq!(address.nodes[0].redis_settings().db(), 3);
+    }
+
+    #[test]
+    fn what_is_no_url_is_told_and_shows_no_password() {
+        for url in ["redis", "http://x", "redis://", "redis:///0", "redis://:secret@h:99999", "redis://h/x", "redis+cluster://a/1"] {
+            let error = Address::parse(url).expect_err(url).to_string();
+            assert!(error.starts_with("store must be ") && !error.contains("secret"), "{error}");
+        }
+    }
+}

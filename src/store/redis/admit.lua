@@ -1,0 +1,612 @@
+-- What all processes of a limiter ask, in one step: admissions, releases, settlements, cooldowns, changed limits.
+--
+-- The same arithmetic as src/bucket.rs and src/window.rs, with the server's clock. Lua counts in doubles: times are whole
+-- microseconds and amounts whole tokens, both exact below 2^53; only the level of a bucket has a fraction, and whatever
+-- is added to it is rounded down (by 2^-52 of it), so that rounding never lets more leave.
+--
+-- KEYS: the state (a string), the slices of the windows (a hash), the processes (a hash); one hash tag, so one slot.
+-- ARGV[1]: the message, a MessagePack array; see `Message` in wire.rs, which names each part.
+-- The answer is an array of whole numbers; see `Answer` in wire.rs.
+
+local MAGIC = 'penstock-1'
+
+-- A rate: what was configured, then how it stands.
+local DIMENSION, AMOUNT, PERIOD, BURST, SPAN, SPEED, SPEED_UNTIL = 1, 2, 3, 4, 5, 6, 7
+local LEVEL, LAST, COOLDOWN = 8, 9, 10
+-- Its window: what is counted; where the oldest slice begins and when it was last charged; the newest slice, which is
+-- kept here while it grows. A slice in the hash is (last, amount, where the next begins). -1 is none.
+local USED, HEAD, HEAD_LAST, TAIL, TAIL_LAST, TAIL_AMOUNT = 11, 12, 13, 14, 15, 16
+
+-- The state as a whole.
+local CLOCK, WALL, LEASE_CLOCK, BORN, CONCURRENCY, HELD, MEMBERS, SWEEP_AT = 2, 3, 4, 5, 6, 7, 8, 9
+local COOLING, SPENT_UNTIL, SPENT_RESET, SPENT_DIMENSION, LINE, RATES = 10, 11, 12, 13, 14, 15
+
+local SECOND = 1000000
+-- A gap without any message is no proof that leases are over: it may be the server that was away, or its clock that was
+-- set. Leases age by this much at the most for it.
+local LEASE_STEP = 5 * SECOND
+-- Who was told that a slot is free and does not ask within this time is passed over.
+local GRACE = 300000
+local SPEED_HOLDS = 60 * SECOND
+
+local message = cmsgpack.unpack(ARGV[1])
+local process, epoch, register, seen, fresh_limits = message[1], message[2], message[3], message[4], message[5]
+local released, holds, horizon, reach, lease = message[6], message[7], message[8], message[9], message[10]
+local limits, asks, settles, cooldowns = message[11], message[12], message[13], message[14]
+local debits, restores, paces, spent, leaving, test_clock = message[15], message[16], message[17], message[18],
+    message[19], message[20]
+
+local floor, ceil, max, min, abs = math.floor, math.ceil, math.max, math.min, math.abs
+
+local function down(x)
+    return x - abs(x) * 2.220446049250313e-16
+end
+
+-- Time. -------------------------------------------------------------------------------------------------------------
+
+local wall = test_clock
+if wall < 0 then
+    local time = redis.call('TIME')
+    wall = tonumber(time[1]) * SECOND + tonumber(time[2])
+end
+
+local raw = redis.call('GET', KEYS[1])
+local state, created = nil, 0
+if raw then
+    local ok, known = pcall(cmsgpack.unpack, raw)
+    if not ok or type(known) ~= 'table' or known[1] ~= MAGIC then
+        return redis.error_reply('PENSTOCK the key ' .. KEYS[1] .. ' holds something else than the state of a limiter')
+    end
+    state = known
+elseif register == 0 then
+    return { 1, wall, 0 } -- nobody knows this process here
+else
+    created = 1
+    state = { MAGIC, wall, wall, wall, wall, 0, 0, 0, 0, 0, 0, 0, 0, {}, {} }
+    redis.call('DEL', KEYS[2], KEYS[3])
+end
+
+-- The clock goes on by what the server's does, and never back.
+local passed = max(0, wall - state[WALL])
+local now = state[CLOCK] + passed
+state[CLOCK], state[WALL] = now, wall
+local lease_now = state[LEASE_CLOCK] + min(passed, LEASE_STEP)
+state[LEASE_CLOCK] = lease_now
+local rates = state[RATES]
+
+-- Buckets. ----------------------------------------------------------------------------------------------------------
+
+local function flow(rate)
+    if rate[SPEED] < 1000 and now >= rate[SPEED_UNTIL] then
+        rate[SPEED] = 1000
+    end
+    return rate[AMOUNT] * rate[SPEED] / (rate[PERIOD] * 1000)
+end
+
+-- The level now. A grant comes on a whole microsecond; what that one refills is kept beyond the capacity.
+local function level(rate, flow)
+    local at = rate[LEVEL]
+    if now > rate[LAST] then
+        at = down(at + down((now - rate[LAST]) * flow))
+    end
+    return min(at, rate[BURST] + flow)
+end
+
+local function put(rate, level)
+    rate[LEVEL] = max(level, -1e15)
+    rate[LAST] = now
+end
+
+-- Windows. ----------------------------------------------------------------------------------------------------------
+
+local touched = false
+
+local function field(rate, start)
+    return rate[DIMENSION] .. ':' .. string.format('%.0f', rate[PERIOD]) .. ':' .. string.format('%.0f', start)
+end
+
+local function slice(rate, start)
+    if start == rate[TAIL] then
+        return rate[TAIL_LAST], rate[TAIL_AMOUNT], -1
+    end
+    local kept = redis.call('HGET', KEYS[2], field(rate, start))
+    if kept then
+        return cmsgpack.unpack(kept)
+    end
+end
+
+local function keep(rate, start, last, amount, next)
+    if start == rate[TAIL] then
+        rate[TAIL_LAST], rate[TAIL_AMOUNT] = last, amount
+    else
+        redis.call('HSET', KEYS[2], field(rate, start), cmsgpack.pack(last, amount, next))
+        touched = true
+    end
+    if start == rate[HEAD] then
+        rate[HEAD_LAST] = last
+    end
+end
+
+local function width(rate)
+    return ceil(rate[SPAN] / 2048)
+end
+
+-- Slices that someone has evicted: what is left is the newest.
+local function mend(rate)
+    rate[HEAD], rate[HEAD_LAST], rate[USED] = rate[TAIL], rate[TAIL_LAST], rate[TAIL_AMOUNT]
+end
+
+local function expire(rate)
+    while rate[HEAD] >= 0 and rate[HEAD_LAST] + rate[SPAN] <= now do
+        local start = rate[HEAD]
+        local _, amount, next = slice(rate, start)
+        if not amount then
+            mend(rate)
+        else
+            rate[USED] = max(0, rate[USED] - amount)
+            if start == rate[TAIL] then
+                rate[HEAD], rate[TAIL], rate[TAIL_AMOUNT], rate[USED] = -1, -1, 0, 0
+            else
+                redis.call('HDEL', KEYS[2], field(rate, start))
+                rate[HEAD] = next
+                local last = slice(rate, next)
+                if last then
+                    rate[HEAD_LAST] = last
+                else
+                    mend(rate)
+                end
+            end
+        end
+    end
+end
+
+local function count(rate, amount, at)
+    if amount <= 0 or rate[SPAN] == 0 then
+        return
+    end
+    rate[USED] = rate[USED] + amount
+    local tail = rate[TAIL]
+    if tail >= 0 and at < tail + width(rate) then
+        rate[TAIL_LAST] = max(rate[TAIL_LAST], at)
+        rate[TAIL_AMOUNT] = rate[TAIL_AMOUNT] + amount
+        if tail == rate[HEAD] then
+            rate[HEAD_LAST] = rate[TAIL_LAST]
+        end
+        return
+    end
+    local start = floor(at / width(rate)) * width(rate)
+    rate[TAIL] = start
+    if tail >= 0 then
+        keep(rate, tail, rate[TAIL_LAST], rate[TAIL_AMOUNT], start)
+    else
+        rate[HEAD], rate[HEAD_LAST] = start, at
+    end
+    rate[TAIL_LAST], rate[TAIL_AMOUNT] = at, amount
+end
+
+-- Takes what was counted at `at` back: from its slice and those after it, or from the oldest, which rounds to the safe
+-- side. What has left the window is not given back.
+local function uncount(rate, amount, at)
+    if rate[SPAN] == 0 or rate[HEAD] < 0 or at + rate[SPAN] <= now then
+        return
+    end
+    local start = floor(at / width(rate)) * width(rate)
+    if start < rate[HEAD] then
+        return
+    end
+    local last, kept, next = slice(rate, start)
+    if not kept then
+        start = rate[HEAD]
+        last, kept, next = slice(rate, start)
+    end
+    while kept and amount > 0 do
+        local back = min(amount, kept)
+        keep(rate, start, last, kept - back, next)
+        rate[USED] = max(0, rate[USED] - back)
+        amount = amount - back
+        if next < 0 then
+            return
+        end
+        start = next
+        last, kept, next = slice(rate, start)
+    end
+end
+
+-- When the oldest slices that hold so much have left. A batch asks for more and more, so that it walks once.
+local walks = {}
+local function freed(rate, amount)
+    local walk = walks[rate]
+    if not walk then
+        walk = { 0, rate[HEAD], rate[HEAD_LAST] }
+        walks[rate] = walk
+    end
+    while walk[1] < amount and walk[2] >= 0 do
+        local last, kept, next = slice(rate, walk[2])
+        if not kept then
+            walk[2] = -1
+        else
+            walk[1], walk[2], walk[3] = walk[1] + kept, next, last
+        end
+    end
+    return walk[3] + rate[SPAN]
+end
+
+-- Puts what left some time ago into its place among the slices.
+local function restore(rate, amount, at)
+    if rate[SPAN] == 0 or at + rate[SPAN] <= now then
+        return
+    end
+    local tail = rate[TAIL]
+    if tail < 0 or at >= tail then
+        return count(rate, amount, at)
+    end
+    local start = floor(at / width(rate)) * width(rate)
+    rate[USED] = rate[USED] + amount
+    if start < rate[HEAD] then
+        local before = rate[HEAD]
+        rate[HEAD], rate[HEAD_LAST] = start, at
+        return keep(rate, start, at, amount, before)
+    end
+    local here = rate[HEAD]
+    local last, kept, next = slice(rate, here)
+    while kept and next >= 0 and next <= start do
+        here = next
+        last, kept, next = slice(rate, here)
+    end
+    if not kept then
+        return mend(rate)
+    end
+    if here == start or next < 0 then
+        return keep(rate, here, max(last, at), kept + amount, next)
+    end
+    keep(rate, here, last, kept, start)
+    keep(rate, start, at, amount, next)
+end
+
+-- Limits. -----------------------------------------------------------------------------------------------------------
+
+local function like(dimension, period)
+    for _, rate in ipairs(rates) do
+        if rate[DIMENSION] == dimension and rate[PERIOD] == period then
+            return rate
+        end
+    end
+end
+
+-- What was spent stays spent; a rate that nobody has used begins full, or empty where others were here before its state
+-- was lost.
+local function set_limits()
+    local next, dropped = {}, {}
+    for _, rate in ipairs(rates) do
+        dropped[rate] = true
+    end
+    for i = 2, #limits, 5 do
+        local dimension, amount, period, burst, span = limits[i], limits[i + 1], limits[i + 2], limits[i + 3],
+            limits[i + 4]
+        local rate = like(dimension, period)
+        if rate and dropped[rate] then
+            dropped[rate] = nil
+            local level = level(rate, flow(rate))
+            put(rate, burst - (rate[BURST] - level))
+            rate[AMOUNT], rate[BURST], rate[SPAN] = amount, burst, span
+        else
+            local level = burst
+            if created == 1 and seen == 1 then
+                level = 0
+            end
+            rate = { dimension, amount, period, burst, span, 1000, 0, level, now, 0, 0, -1, 0, -1, 0, 0 }
+        end
+        next[#next + 1] = rate
+    end
+    for rate in pairs(dropped) do
+        local start = rate[HEAD]
+        while start >= 0 and start ~= rate[TAIL] do
+            local _, kept, following = slice(rate, start)
+            redis.call('HDEL', KEYS[2], field(rate, start))
+            start = kept and following or -1
+        end
+    end
+    state[CONCURRENCY], state[RATES] = limits[1], next
+    rates = next
+end
+
+if created == 1 or fresh_limits == 1 then
+    set_limits()
+end
+
+-- Processes. --------------------------------------------------------------------------------------------------------
+
+local line = state[LINE] -- of processes that wait for a slot: name, when it was told that one is free (or 0)
+
+local function leave_line(name)
+    for i, entry in ipairs(line) do
+        if entry[1] == name then
+            table.remove(line, i)
+            return entry
+        end
+    end
+end
+
+-- A process: its epoch, when its lease ends, how many slots it was given and has given back.
+local own = nil
+local known = redis.call('HGET', KEYS[3], process)
+if known then
+    own = cmsgpack.unpack(known)
+end
+if not own or own[1] ~= epoch then
+    if register == 0 then
+        -- It was declared dead, or the state was lost: what it says of the time before no longer counts.
+        redis.call('SET', KEYS[1], cmsgpack.pack(state), 'KEEPTTL')
+        return { 1, now, state[BORN] }
+    end
+    if own then
+        state[HELD] = max(0, state[HELD] - (own[3] - own[4]))
+    else
+        state[MEMBERS] = state[MEMBERS] + 1
+    end
+    own = { epoch, 0, holds, 0 }
+    state[HELD] = state[HELD] + holds
+end
+if released > own[4] then
+    state[HELD] = max(0, state[HELD] - (released - own[4]))
+    own[4] = released
+end
+own[2] = lease_now + lease
+
+if lease_now >= state[SWEEP_AT] then
+    local all = redis.call('HGETALL', KEYS[3])
+    local held, members, next = own[3] - own[4], 1, own[2]
+    for i = 1, #all, 2 do
+        if all[i] ~= process then
+            local other = cmsgpack.unpack(all[i + 1])
+            if other[2] <= lease_now then
+                redis.call('HDEL', KEYS[3], all[i])
+                leave_line(all[i])
+            else
+                held, members, next = held + other[3] - other[4], members + 1, min(next, other[2])
+            end
+        end
+    end
+    state[HELD], state[MEMBERS], state[SWEEP_AT] = held, members, next
+end
+
+-- What happened. ----------------------------------------------------------------------------------------------------
+
+for _, rate in ipairs(rates) do
+    if rate[SPAN] > 0 then
+        expire(rate)
+    end
+end
+
+for i = 1, #restores, 4 do
+    local rate = like(restores[i], restores[i + 1])
+    if rate then
+        restore(rate, restores[i + 3], max(0, now - restores[i + 2]))
+    end
+end
+
+-- Each: when it was charged, then by dimension what it used more, or less, than that.
+for i = 1, #settles, 5 do
+    local at = settles[i]
+    for _, rate in ipairs(rates) do
+        local more = settles[i + rate[DIMENSION]]
+        if more > 0 then
+            put(rate, level(rate, flow(rate)) - more)
+            count(rate, more, now)
+        elseif more < 0 and now < at + max(rate[SPAN], rate[PERIOD]) then
+            put(rate, min(level(rate, flow(rate)) - more, rate[BURST]))
+            uncount(rate, -more, at)
+        end
+    end
+end
+
+-- What left while the store was away.
+for i = 1, #debits, 4 do
+    for _, rate in ipairs(rates) do
+        local amount = debits[i + rate[DIMENSION] - 1]
+        if amount > 0 then
+            put(rate, level(rate, flow(rate)) - amount)
+            count(rate, amount, now)
+        end
+    end
+end
+
+-- Each: dimension (0: all), period (0: the shortest), for how long, how much the refused call asked for.
+for i = 1, #cooldowns, 4 do
+    local dimension, period, until_, requested = cooldowns[i], cooldowns[i + 1], now + cooldowns[i + 2],
+        cooldowns[i + 3]
+    local shortest = nil
+    for _, rate in ipairs(rates) do
+        if rate[DIMENSION] == dimension then
+            shortest = min(shortest or rate[PERIOD], rate[PERIOD])
+        end
+    end
+    if not shortest then
+        state[COOLING] = max(state[COOLING], until_)
+    else
+        if period == 0 then
+            period = shortest
+        end
+        for _, rate in ipairs(rates) do
+            if rate[DIMENSION] == dimension then
+                rate[COOLDOWN] = max(rate[COOLDOWN], until_)
+                if abs(rate[PERIOD] - period) <= period / 50 then
+                    local flow = flow(rate)
+                    local kept = max(1, requested, floor(rate[AMOUNT] * SECOND / rate[PERIOD]))
+                    put(rate, min(level(rate, flow), kept - down(flow * (until_ - now))))
+                end
+            end
+        end
+    end
+end
+
+-- What the provider's answers say of a rate: its amount, its burst, its speed in thousandths.
+for i = 1, #paces, 5 do
+    local rate = like(paces[i], paces[i + 1])
+    if rate then
+        put(rate, level(rate, flow(rate)) + (paces[i + 3] - rate[BURST]))
+        rate[AMOUNT], rate[BURST], rate[SPEED] = paces[i + 2], paces[i + 3], paces[i + 4]
+        rate[SPEED_UNTIL] = now + SPEED_HOLDS
+    end
+end
+
+-- A quota that is spent: until when, when it resets by the provider's clock, of which dimension; or that it is back.
+if #spent > 0 then
+    state[SPENT_UNTIL], state[SPENT_RESET], state[SPENT_DIMENSION] = spent[1] > 0 and now + spent[1] or 0, spent[2],
+        spent[3]
+end
+
+-- Admissions, in order. ---------------------------------------------------------------------------------------------
+
+local answer = { 0, now, state[BORN], created, state[MEMBERS], 0, 0, 0, 0 }
+local flows = {}
+for i, rate in ipairs(rates) do
+    flows[i] = flow(rate)
+end
+
+local ahead, lapse, place = 0, -1, nil
+for i, entry in ipairs(line) do
+    if entry[1] == process then
+        place = i
+        break
+    end
+end
+for i = (place or #line + 1) - 1, 1, -1 do
+    local entry = line[i]
+    if entry[2] > 0 and now >= entry[2] + GRACE then
+        table.remove(line, i)
+    else
+        ahead = ahead + 1
+        local at = (entry[2] > 0 and entry[2] or now) + GRACE
+        lapse = lapse < 0 and at or min(lapse, at)
+    end
+end
+
+local blocked, took, wants = false, false, false
+-- Each: how many alike, whether they take a slot, whether they leave now or never, then what they cost by dimension.
+for i = 1, #asks, 7 do
+    local alike, slot, never = asks[i], asks[i + 1] == 1, asks[i + 2] == 1
+    if blocked then
+        break -- they come later
+    end
+    for _ = 1, alike do
+        local at, kind, oversize = max(now, state[COOLING]), 0, 0
+        if slot and state[CONCURRENCY] > 0 and state[HELD] + ahead >= state[CONCURRENCY] then
+            kind, wants = 2, wants or not never
+            at = state[HELD] >= state[CONCURRENCY] and now - 1 or lapse
+        else
+            for j, rate in ipairs(rates) do
+                local cost = asks[i + 2 + rate[DIMENSION]]
+                if cost > 0 then
+                    at = max(at, rate[COOLDOWN])
+                    local short = min(cost, rate[BURST]) - level(rate, flows[j])
+                    if short > 0 then
+                        at = max(at, now + ceil(short / flows[j]))
+                    end
+                    if rate[SPAN] > 0 and rate[USED] + cost > rate[AMOUNT] then
+                        at = max(at, freed(rate, rate[USED] + cost - rate[AMOUNT]))
+                    end
+                    if cost > rate[AMOUNT] then
+                        -- Others have set a lower limit: no wait can satisfy this.
+                        kind, oversize = 9 + rate[DIMENSION], rate[AMOUNT]
+                    end
+                end
+            end
+            -- The first of a batch may reach further than the others, or large calls would starve.
+            local bound = never and 0 or took and horizon or reach
+            if kind == 0 and at > now + bound then
+                kind = 1
+            end
+        end
+        if kind == 0 then
+            for j, rate in ipairs(rates) do
+                local cost = asks[i + 2 + rate[DIMENSION]]
+                if cost > 0 then
+                    local full = rate[BURST] + flows[j] - down(flows[j] * (at - now))
+                    put(rate, down(min(level(rate, flows[j]), full) - cost))
+                    count(rate, cost, at)
+                end
+            end
+            if slot then
+                state[HELD] = state[HELD] + 1
+                own[3] = own[3] + 1
+            end
+            took = true
+        elseif kind < 9 and not never then
+            blocked = true
+        end
+        local size, value = #answer, kind < 9 and at - now or oversize
+        if size > 9 and answer[size - 1] == kind and answer[size] == value then
+            answer[size - 2] = answer[size - 2] + 1
+        else
+            answer[size + 1], answer[size + 2], answer[size + 3] = 1, kind, value
+        end
+        if blocked then
+            break
+        end
+    end
+end
+
+-- Slots. ------------------------------------------------------------------------------------------------------------
+
+if wants then
+    -- Who got something and wants more goes to the back.
+    if not place then
+        line[#line + 1] = { process, 0 }
+    elseif took then
+        local entry = leave_line(process)
+        entry[2] = 0
+        line[#line + 1] = entry
+    else
+        for _, entry in ipairs(line) do
+            if entry[1] == process then
+                entry[2] = 0
+            end
+        end
+    end
+elseif place then
+    leave_line(process)
+end
+
+if leaving == 1 then
+    state[HELD] = max(0, state[HELD] - (own[3] - own[4]))
+    state[MEMBERS] = max(0, state[MEMBERS] - 1)
+    redis.call('HDEL', KEYS[3], process)
+    leave_line(process)
+else
+    redis.call('HSET', KEYS[3], process, cmsgpack.pack(own))
+end
+
+if state[CONCURRENCY] > 0 then
+    local free = state[CONCURRENCY] - state[HELD]
+    for i = 1, min(free, #line) do
+        local entry = line[i]
+        if entry[2] == 0 then
+            entry[2] = now
+            redis.call('PUBLISH', KEYS[1] .. ':' .. entry[1], '1')
+        end
+    end
+end
+
+-- All of it ends by itself when nothing is owed any more and nobody is here. ------------------------------------------
+
+local idle = 2 * lease
+for j, rate in ipairs(rates) do
+    local debt = (rate[BURST] - rate[LEVEL]) / flows[j]
+    idle = max(idle, rate[PERIOD], rate[SPAN], min(debt, 1e14), rate[COOLDOWN] - now)
+end
+idle = ceil((max(idle, state[COOLING] - now, state[SPENT_UNTIL] - now) + 60 * SECOND) / 1000)
+redis.call('SET', KEYS[1], cmsgpack.pack(state), 'PX', string.format('%.0f', idle))
+if touched then
+    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', 2 * idle))
+end
+if register == 1 or lease_now + lease / 2 >= state[SWEEP_AT] then
+    redis.call('PEXPIRE', KEYS[3], string.format('%.0f', 2 * idle))
+end
+
+answer[5] = state[MEMBERS]
+answer[6] = max(0, state[COOLING] - now)
+answer[7] = max(0, state[SPENT_UNTIL] - now)
+answer[8] = state[SPENT_RESET]
+answer[9] = state[SPENT_DIMENSION]
+return answer

@@ -1,0 +1,248 @@
+//! Between a gate and the task that asks Redis for it: what is to be told, what was decided, and whom to wake.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::Nanos;
+use crate::cost::{Cost, Dimension};
+use crate::queue::Ticket;
+
+use super::bell::Bell;
+use super::wire::{Ask, Cooldown, Learned, Left, Limits, Micros, Spent};
+
+/// A settlement, as the gate knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// When the call was charged, by the server's clock; nothing if the store was away then.
+    pub at: Option<Micros>,
+    /// When, by the process's clock.
+    pub charged_at: Nanos,
+    /// What was charged.
+    pub charged: Cost,
+    /// What was used.
+    pub actual: Cost,
+}
+
+/// What a gate has to tell.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Who asks to leave, in order.
+    pub asks: Vec<(Ticket, Ask)>,
+    /// Slots that were taken without the store.
+    pub taken: u64,
+    /// Slots that were given back.
+    pub released: u64,
+    /// What calls really used.
+    pub settles: Vec<Settled>,
+    /// What must not leave for a while.
+    pub cooldowns: Vec<Cooldown>,
+    /// What left while the store was away.
+    pub debit: Cost,
+    /// What left before the state was lost.
+    pub restores: Vec<Left>,
+    /// What providers said of rates.
+    pub learned: Vec<Learned>,
+    /// What providers said of a spent quota.
+    pub spent: Option<Spent>,
+    /// Limits that were changed.
+    pub limits: Option<Limits>,
+}
+
+/// How many settlements are kept for a store that is away.
+const MOST_SETTLES: usize = 100_000;
+
+impl Notes {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.asks.is_empty()
+            && self.taken == 0
+            && self.released == 0
+            && self.settles.is_empty()
+            && self.cooldowns.is_empty()
+            && self.debit.is_free()
+            && self.restores.is_empty()
+            && self.learned.is_empty()
+            && self.spent.is_none()
+            && self.limits.is_none()
+    }
+
+    /// These, and then those.
+    pub fn append(&mut self, mut later: Self) {
+        self.asks.append(&mut later.asks);
+        self.taken += later.taken;
+        self.released += later.released;
+        self.settles.append(&mut later.settles);
+        if self.settles.len() > MOST_SETTLES {
+            // The oldest are of windows that are over by now.
+            self.settles.drain(..self.settles.len() - MOST_SETTLES);
+        }
+        self.cooldowns.append(&mut later.cooldowns);
+        self.debit = self.debit.plus(later.debit);
+        self.restores.append(&mut later.restores);
+        if !later.learned.is_empty() {
+            self.learned = later.learned; // they are whole
+        }
+        self.spent = later.spent.or(self.spent);
+        self.limits = later.limits.or(self.limits.take());
+    }
+}
+
+/// Why a call that asked comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// It could leave at this time of the process's clock at the earliest.
+    Later(Nanos),
+    /// Every slot is taken.
+    NoSlot,
+    /// No wait can satisfy it: the most of this dimension that a call may cost.
+    Oversize(Dimension, u64),
+    /// Those before it must wait.
+    Behind,
+    /// Nobody knows: the store went away meanwhile.
+    Lost,
+}
+
+/// What a gate is told.
+#[derive(Debug)]
+pub enum Event {
+    /// These may leave now, and were charged at these times of the server's clock.
+    Granted(Vec<(Ticket, Micros)>),
+    /// These may not yet. In the order in which they asked.
+    Denied(Vec<(Ticket, Denial)>),
+    /// Those who wait may ask.
+    Ready,
+    /// The store is there. How many processes there are, and whether it has lost what was known of calls before.
+    Back {
+        /// How many processes there are.
+        members: u64,
+        /// Whether the state was lost.
+        lost: bool,
+    },
+    /// How many processes there are now.
+    Members(u64),
+    /// The store is away.
+    Away {
+        /// What happened.
+        why: Arc<str>,
+        /// Whether it is no outage, but something that only a change of the configuration can mend.
+        misconfigured: bool,
+    },
+    /// Nothing leaves before this time.
+    Cooling(Nanos),
+    /// A quota is spent, as another process heard.
+    Spent(Spent),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    notes: Notes,
+    events: Vec<Event>,
+    bells: Vec<Arc<Bell>>,
+    closing: bool,
+    closed: bool,
+}
+
+/// What a gate and its task share.
+#[derive(Debug, Default)]
+pub struct Link {
+    state: Mutex<State>,
+    pub(super) wake: Notify,
+    ended: parking_lot::Condvar,
+}
+
+impl Link {
+    /// Tells the task.
+    pub fn tell(&self, notes: Notes) {
+        if notes.is_empty() {
+            return;
+        }
+        let first = {
+            let mut state = self.state.lock();
+            let first = state.notes.is_empty();
+            state.notes.append(notes);
+            first
+        };
+        // Otherwise it was woken already, and has not looked yet.
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes what was decided.
+    pub fn collect(&self) -> Vec<Event> {
+        std::mem::take(&mut self.state.lock().events)
+    }
+
+    /// Whether something was decided that nobody has collected.
+    pub fn has_news(&self) -> bool {
+        !self.state.lock().events.is_empty()
+    }
+
+    /// From here on this bell is rung when something is decided.
+    pub fn watch(&self, bell: &Arc<Bell>) {
+        self.state.lock().bells.push(Arc::clone(bell));
+    }
+
+    /// The bell is no longer rung.
+    pub fn unwatch(&self, bell: &Arc<Bell>) {
+        let mut state = self.state.lock();
+        if let Some(place) = state.bells.iter().position(|other| Arc::ptr_eq(other, bell)) {
+            state.bells.swap_remove(place);
+        }
+    }
+
+    /// The process is done with the limiter: the task says so and ends.
+    pub fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until the task has ended, for no longer than until then.
+    pub fn wait_closed(&self, until: std::time::Instant) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            if self.ended.wait_until(&mut state, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.lock().closing
+    }
+
+    pub(super) fn take_notes(&self) -> Notes {
+        std::mem::take(&mut self.state.lock().notes)
+    }
+
+    pub(super) fn has_notes(&self) -> bool {
+        !self.state.lock().notes.is_empty()
+    }
+
+    /// How many slots were taken without the store.
+    pub(super) fn taken(&self) -> u64 {
+        self.state.lock().notes.taken
+    }
+
+    pub(super) fn has_asks(&self) -> bool {
+        !self.state.lock().notes.asks.is_empty()
+    }
+
+    pub(super) fn post(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.events.extend(events);
+        for bell in &state.bells {
+            bell.ring();
+        }
+    }
+
+    pub(super) fn closed(&self) {
+        self.state.lock().closed = true;
+        self.ended.notify_all();
+    }
+}

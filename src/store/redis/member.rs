@@ -1,0 +1,614 @@
+//! One limiter's task: sends what its gate has to tell, in batches, and brings back what was decided when it is time.
+//!
+//! What arrives while a batch is under way travels in the next. A batch leaves at once when none is under way, and
+//! otherwise after a pause that is short against the trip, so that a far server costs each call one trip as well.
+//!
+//! A call that may leave in a moment is kept here until then: nobody wakes for it before. The times of the server's
+//! clock are mapped to the process's so that an error can only be late, never early.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{PushInfo, PushKind};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+
+use crate::clock::{self, Nanos, SECOND};
+use crate::cost::Cost;
+use crate::queue::Ticket;
+
+use super::address::Address;
+use super::client::{Failure, Session};
+use super::link::{Denial, Event, Link, Notes, Settled};
+use super::wire::{Answer, Ask, Decision, Done, Limits, Message, Micros, Settle};
+use super::{channel, keys, thread};
+
+/// For how long a process counts as alive that says nothing.
+const LEASE: Nanos = 10 * SECOND;
+/// How often it says that it is.
+const HEARTBEAT: Nanos = 5 * SECOND / 2;
+/// How many batches may be under way at once.
+const UNDER_WAY: usize = 64;
+/// The least pause between two batches that are under way together.
+const PAUSE: Nanos = SECOND / 1_000;
+/// How far ahead calls are admitted at the least and at the most: enough to ask again before that is over.
+const HORIZON: (Nanos, Nanos) = (SECOND / 50, SECOND);
+/// How far ahead the first of a batch is admitted at the most.
+const REACH: (Nanos, Nanos) = (2 * SECOND, 120 * SECOND);
+/// The pauses between attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// How long a process that ends waits for its goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The settlements of an outage travel in pieces.
+const MOST_AT_ONCE: usize = 2_000;
+
+/// What a task is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The limiter's name.
+    pub limiter: String,
+    /// Its limits.
+    pub limits: Limits,
+    /// Where its store is.
+    pub address: Address,
+}
+
+/// Starts the task of a limiter.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(setup: Setup) -> io::Result<Arc<Link>> {
+    let link = Arc::new(Link::default());
+    thread::spawn(Member::new(setup, Arc::clone(&link)).run())?;
+    Ok(link)
+}
+
+/// A call that may leave at a time to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Scheduled {
+    due: Nanos,
+    at: Micros,
+    ticket: Ticket,
+    slot: bool,
+    cost: [u64; 4],
+}
+
+/// A message under way.
+struct Batch {
+    asks: Vec<(Ticket, Ask)>,
+    /// What is told again if nobody knows whether it came.
+    again: Notes,
+    sent: Nanos,
+}
+
+type Returned = (u64, Result<Vec<i64>, Failure>);
+
+struct Member {
+    link: Arc<Link>,
+    setup: Setup,
+    keys: Arc<[String; 3]>,
+    process: String,
+    epoch: u64,
+    /// Whether the servers know this process under its epoch.
+    registered: bool,
+    /// Whether the limits are news.
+    fresh_limits: bool,
+    /// The state that was seen last.
+    born: Option<Micros>,
+    held: u64,
+    released: u64,
+    /// What is to be told and is not in the link any more.
+    notes: Notes,
+    clocks: Clocks,
+    trip: Nanos,
+    scheduled: BinaryHeap<Reverse<Scheduled>>,
+    /// When those who wait may ask again.
+    ready_at: Option<Nanos>,
+    /// Whether calls wait for a slot.
+    wants_slot: bool,
+    away: bool,
+    sent_at: Nanos,
+    next: u64,
+    under_way: HashMap<u64, Batch>,
+    last_members: u64,
+}
+
+impl Member {
+    fn new(setup: Setup, link: Arc<Link>) -> Self {
+        let random = RandomState::new().hash_one(std::process::id());
+        Self {
+            link,
+            keys: Arc::new(keys(&setup.limiter)),
+            setup,
+            process: format!("{:x}-{random:x}", std::process::id()),
+            epoch: 0,
+            registered: false,
+            fresh_limits: true,
+            born: None,
+            held: 0,
+            released: 0,
+            notes: Notes::default(),
+            clocks: Clocks::default(),
+            trip: 0,
+            scheduled: BinaryHeap::new(),
+            ready_at: None,
+            wants_slot: false,
+            away: false,
+            sent_at: 0,
+            next: 0,
+            under_way: HashMap::new(),
+            last_members: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut backoff = BACKOFF.0;
+        while !self.link.is_closing() {
+            let (pushes, pushed) = unbounded_channel();
+            let (address, keys) = (self.setup.address.clone(), Arc::clone(&self.keys));
+            let channel = channel(&self.setup.limiter, &self.process);
+            let connecting = async move { Session::connect(&address, &keys, &channel, pushes).await };
+            let failure = match self.meanwhile(connecting).await {
+                None => break,
+                Some(Ok(session)) => {
+                    let before = self.epoch;
+                    let failure = self.serve(session, pushed).await;
+                    if self.epoch > before && self.registered {
+                        backoff = BACKOFF.0;
+                    }
+                    failure
+                }
+                Some(Err(failure)) => Some(failure),
+            };
+            let Some(failure) = failure else { break };
+            self.lose(&failure);
+            if self.meanwhile(tokio::time::sleep(backoff)).await.is_none() {
+                break;
+            }
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+        self.link.closed();
+    }
+
+    /// Waits for something, and meanwhile gives back what is asked, if the store is known to be away. Nothing when the
+    /// limiter is closed.
+    async fn meanwhile<R>(&mut self, what: impl Future<Output = R>) -> Option<R> {
+        tokio::pin!(what);
+        let link = Arc::clone(&self.link);
+        loop {
+            if link.is_closing() {
+                return None;
+            }
+            tokio::select! {
+                done = &mut what => return Some(done),
+                () = link.wake.notified() => if self.away {
+                    let notes = link.take_notes();
+                    self.notes.append(notes);
+                    self.give_back_asks(Vec::new());
+                },
+            }
+        }
+    }
+
+    fn give_back_asks(&mut self, mut denied: Vec<(Ticket, Denial)>) {
+        denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
+        if !denied.is_empty() {
+            self.link.post(vec![Event::Denied(denied)]);
+        }
+    }
+
+    /// The store is away: whoever asked comes back, and so does what was to leave in a moment.
+    fn lose(&mut self, failure: &Failure) {
+        let notes = self.link.take_notes();
+        let mut denied = Vec::new();
+        let mut under_way: Vec<_> = self.under_way.drain().collect();
+        under_way.sort_by_key(|(id, _)| *id);
+        let mut again = Notes::default();
+        for (_, batch) in under_way {
+            denied.extend(batch.asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)));
+            again.append(batch.again);
+        }
+        again.append(std::mem::take(&mut self.notes));
+        again.append(notes);
+        self.notes = again;
+        self.unschedule(&mut denied);
+        (self.registered, self.ready_at, self.wants_slot) = (false, None, false);
+        self.give_back_asks(denied);
+        if !self.away {
+            self.away = true;
+            let Failure { why, misconfigured } = failure.clone();
+            self.link.post(vec![Event::Away { why, misconfigured: misconfigured && self.born.is_none() }]);
+        }
+    }
+
+    /// Gives back what was to leave in a moment.
+    fn unschedule(&mut self, denied: &mut Vec<(Ticket, Denial)>) {
+        for Reverse(next) in std::mem::take(&mut self.scheduled).into_sorted_vec().into_iter().rev() {
+            let [requests, tokens, input_tokens, output_tokens] = next.cost;
+            let charged = Cost { requests, tokens, input_tokens, output_tokens };
+            let at = Some(next.at);
+            self.notes.settles.push(Settled { at, charged_at: next.due, charged, actual: Cost::default() });
+            self.notes.released += u64::from(next.slot);
+            denied.push((next.ticket, Denial::Lost));
+        }
+    }
+
+    /// Talks to the servers until something fails; nothing when the limiter is closed.
+    async fn serve(&mut self, session: Session, mut pushed: UnboundedReceiver<PushInfo>) -> Option<Failure> {
+        let mut answers: JoinSet<Returned> = JoinSet::new();
+        let link = Arc::clone(&self.link);
+        self.registered = false;
+        loop {
+            if link.is_closing() {
+                self.leave(&session).await;
+                return None;
+            }
+            self.deliver();
+            while self.may_send(answers.len()) {
+                let (id, message) = self.message();
+                let mut session = session.clone();
+                answers.spawn(async move { (id, session.run(message).await) });
+            }
+            let wait = self.next_event(answers.len()).saturating_sub(clock::now());
+            tokio::select! {
+                Some(answer) = answers.join_next() => {
+                    let Ok((id, answer)) = answer else { return Some(Failure::malformed()) };
+                    if let Err(failure) = answer.and_then(|values| self.take_in(id, &values)) {
+                        return Some(failure);
+                    }
+                }
+                () = link.wake.notified() => {}
+                push = pushed.recv() => match push.map(|push| push.kind) {
+                    // A slot is free for this process.
+                    Some(PushKind::Message) => self.post_ready(),
+                    Some(PushKind::Disconnection) | None => {
+                        let why = "the connection was closed".into();
+                        return Some(Failure { why, misconfigured: false });
+                    }
+                    Some(_) => {}
+                },
+                () = tokio::time::sleep(Duration::from_nanos(wait)) => {}
+            }
+        }
+    }
+
+    fn post_ready(&mut self) {
+        (self.ready_at, self.wants_slot) = (None, false);
+        self.link.post(vec![Event::Ready]);
+    }
+
+    /// Brings what is due.
+    fn deliver(&mut self) {
+        let now = clock::now();
+        let mut due = Vec::new();
+        while let Some(&Reverse(next)) = self.scheduled.peek()
+            && next.due <= now
+        {
+            self.scheduled.pop();
+            due.push((next.ticket, next.at));
+        }
+        if !due.is_empty() {
+            self.link.post(vec![Event::Granted(due)]);
+        }
+        if self.ready_at.is_some_and(|at| at <= now) {
+            self.post_ready();
+        }
+    }
+
+    /// The pause between two batches that are under way together.
+    fn pause(&self) -> Nanos {
+        PAUSE.max(self.trip / 32)
+    }
+
+    fn may_send(&mut self, under_way: usize) -> bool {
+        let now = clock::now();
+        if self.registered && self.link.taken() > 0 {
+            // Slots were taken while the store was away: the servers are told how many there are in all.
+            self.registered = false;
+        }
+        if !self.registered {
+            return under_way == 0;
+        }
+        let since = now.saturating_sub(self.sent_at);
+        if !self.link.has_notes() && self.notes.is_empty() {
+            return since >= HEARTBEAT;
+        }
+        if self.link.has_asks() {
+            under_way == 0 || under_way < UNDER_WAY && since >= self.pause()
+        } else {
+            // What nobody waits for goes with those who ask, if there are any soon.
+            under_way < UNDER_WAY && since >= self.pause()
+        }
+    }
+
+    fn next_event(&self, under_way: usize) -> Nanos {
+        let mut at = self.sent_at.saturating_add(HEARTBEAT);
+        if !self.registered && under_way > 0 {
+            at = Nanos::MAX;
+        } else if self.link.has_notes() || !self.notes.is_empty() {
+            at = at.min(self.sent_at.saturating_add(self.pause()));
+        }
+        let due = self.scheduled.peek().map(|Reverse(next)| next.due);
+        let soon = [due, self.ready_at].into_iter().flatten().fold(at, Nanos::min);
+        soon.min(clock::now().saturating_add(HEARTBEAT))
+    }
+
+    fn horizon(&self) -> Nanos {
+        (4 * self.trip + SECOND / 100).clamp(HORIZON.0, HORIZON.1)
+    }
+
+    /// The first of a batch may reach as far as the fullest bucket takes to fill, twice: a large call needs a full one.
+    fn reach(&self) -> Nanos {
+        let times = self.setup.limits.rates.iter().map(|(_, rate)| rate.service_time(rate.burst()));
+        times.max().unwrap_or(0).saturating_mul(2).clamp(REACH.0, REACH.1)
+    }
+
+    /// The next message, with all that is to be told.
+    fn message(&mut self) -> (u64, Vec<u8>) {
+        let mut notes = std::mem::take(&mut self.notes);
+        notes.append(self.link.take_notes());
+        if notes.settles.len() > MOST_AT_ONCE {
+            self.notes.settles = notes.settles.split_off(MOST_AT_ONCE);
+        }
+        let now = clock::now();
+        self.held = (self.held + notes.taken).saturating_sub(notes.released);
+        self.released += notes.released;
+        if let Some(limits) = notes.limits.take() {
+            self.setup.limits = limits;
+            self.fresh_limits = true;
+        }
+        let register = !self.registered;
+        if register {
+            self.epoch += 1;
+            self.released = 0;
+        }
+        let settles = notes.settles.iter().filter_map(|settled| {
+            let at = settled.at.unwrap_or_else(|| self.clocks.theirs(settled.charged_at));
+            Settle::between(at, &settled.charged, &settled.actual)
+        });
+        let message = Message {
+            process: self.process.clone(),
+            epoch: self.epoch,
+            register,
+            seen: self.born.is_some(),
+            fresh_limits: self.fresh_limits,
+            released: self.released,
+            holds: self.held,
+            horizon: micros(self.horizon()),
+            reach: micros(self.reach()),
+            lease: micros(LEASE),
+            limits: self.setup.limits.clone(),
+            settles: settles.collect(),
+            asks: notes.asks.iter().map(|(_, ask)| *ask).collect(),
+            cooldowns: notes.cooldowns.clone(),
+            debit: notes.debit,
+            restores: std::mem::take(&mut notes.restores),
+            learned: notes.learned.clone(),
+            spent: notes.spent,
+            leaving: false,
+            clock: None,
+        };
+        if self.fresh_limits {
+            notes.limits = Some(self.setup.limits.clone());
+        }
+        self.fresh_limits = false;
+        let asks = std::mem::take(&mut notes.asks);
+        // Refunds are not told twice, and slots are counted anew when the connection is.
+        notes.settles.retain(|settled| !settled.actual.minus(settled.charged).is_free());
+        (notes.taken, notes.released) = (0, 0);
+        let id = self.next;
+        self.next += 1;
+        self.sent_at = now;
+        self.under_way.insert(id, Batch { asks, again: notes, sent: now });
+        (id, message.encode())
+    }
+
+    /// Takes an answer in.
+    fn take_in(&mut self, id: u64, values: &[i64]) -> Result<(), Failure> {
+        let Some(Batch { asks, again, sent }) = self.under_way.remove(&id) else { return Ok(()) };
+        let now = clock::now();
+        let answer = Answer::decode(values, asks.len()).map_err(|_| Failure::malformed())?;
+        let trip = now.saturating_sub(sent);
+        self.trip = if self.trip == 0 || trip < self.trip { trip } else { self.trip - self.trip / 16 + trip / 16 };
+        let done = match answer {
+            Answer::Unknown => {
+                // Declared dead, or all was lost: what this message said of the time before does not count.
+                self.registered = false;
+                let mut denied: Vec<_> = asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)).collect();
+                self.unschedule(&mut denied);
+                self.notes.settles.clear();
+                self.link.post(vec![Event::Denied(denied), Event::Ready]);
+                if again.limits.is_some() {
+                    self.fresh_limits = true;
+                }
+                return Ok(());
+            }
+            Answer::Done(done) => done,
+        };
+        let mut events = Vec::new();
+        let lost = self.born.is_some_and(|born| born != done.born);
+        if self.born != Some(done.born) {
+            self.clocks = Clocks::default();
+            self.born = Some(done.born);
+        }
+        self.clocks.sample(now, done.now);
+        if !self.registered {
+            self.registered = true;
+            if std::mem::take(&mut self.away) || lost {
+                events.push(Event::Back { members: done.members, lost });
+            }
+        }
+        if done.members != self.last_members {
+            self.last_members = done.members;
+            events.push(Event::Members(done.members));
+        }
+        if done.cooling > 0 {
+            events.push(Event::Cooling(self.clocks.ours(done.now + done.cooling)));
+        }
+        if let Some(spent) = done.spent {
+            events.push(Event::Spent(spent));
+        }
+        self.decide(&asks, &done, now, &mut events);
+        if self.wants_slot && asks.is_empty() {
+            // A heartbeat: in case that it was told, and did not hear.
+            (self.ready_at, self.wants_slot) = (None, false);
+            events.push(Event::Ready);
+        }
+        self.link.post(events);
+        Ok(())
+    }
+
+    fn decide(&mut self, asks: &[(Ticket, Ask)], done: &Done, now: Nanos, events: &mut Vec<Event>) {
+        let (mut granted, mut denied) = (Vec::new(), Vec::new());
+        let (horizon, mut blocked) = (self.horizon(), false);
+        for (&(ticket, ask), &decision) in asks.iter().zip(&done.decisions) {
+            let denial = match decision {
+                Decision::At(at) => {
+                    self.held += u64::from(ask.slot);
+                    let due = self.clocks.ours(at);
+                    if due <= now {
+                        granted.push((ticket, at));
+                    } else {
+                        let Cost { requests, tokens, input_tokens, output_tokens } = ask.cost;
+                        let cost = [requests, tokens, input_tokens, output_tokens];
+                        self.scheduled.push(Reverse(Scheduled { due, at, ticket, slot: ask.slot, cost }));
+                    }
+                    continue;
+                }
+                Decision::NotBefore(at) => Denial::Later(self.clocks.ours(at)),
+                Decision::NoSlot(_) => Denial::NoSlot,
+                Decision::Oversize(dimension, limit) => Denial::Oversize(dimension, limit),
+                Decision::Behind => Denial::Behind,
+            };
+            denied.push((ticket, denial));
+            if blocked || ask.now_or_never {
+                continue;
+            }
+            match (decision, denial) {
+                (_, Denial::Later(at)) => {
+                    // Early enough for the answer to come in time; not all processes at once.
+                    let early = horizon / 4 + self.spread(horizon / 2);
+                    let early = if denied.len() == asks.len() { self.reach().max(early) } else { early };
+                    let at = at.saturating_sub(early).max(now + SECOND / 1_000);
+                    self.ready_at = Some(self.ready_at.map_or(at, |ready| ready.min(at)));
+                    blocked = true;
+                }
+                (Decision::NoSlot(at), _) => {
+                    self.wants_slot = true;
+                    if let Some(at) = at {
+                        self.ready_at = Some(self.clocks.ours(at).max(now + SECOND / 1_000));
+                    }
+                    blocked = true;
+                }
+                _ => {}
+            }
+        }
+        if !granted.is_empty() {
+            events.push(Event::Granted(granted));
+        }
+        if !denied.is_empty() {
+            events.push(Event::Denied(denied));
+        }
+    }
+
+    /// Somewhere between 0 and `range`.
+    fn spread(&self, range: Nanos) -> Nanos {
+        RandomState::new().hash_one(self.next) % range.max(1)
+    }
+
+    /// Says goodbye: what it holds is free at once.
+    async fn leave(&mut self, session: &Session) {
+        if !self.registered {
+            return;
+        }
+        let mut denied = Vec::new();
+        self.unschedule(&mut denied);
+        let mut notes = std::mem::take(&mut self.notes);
+        notes.append(self.link.take_notes());
+        let settles = notes.settles.iter().filter_map(|settled| {
+            let at = settled.at.unwrap_or_else(|| self.clocks.theirs(settled.charged_at));
+            Settle::between(at, &settled.charged, &settled.actual)
+        });
+        let message = Message {
+            process: self.process.clone(),
+            epoch: self.epoch,
+            released: self.released + notes.released,
+            lease: micros(LEASE),
+            settles: settles.collect(),
+            cooldowns: notes.cooldowns,
+            debit: notes.debit,
+            leaving: true,
+            ..Message::default()
+        };
+        let mut session = session.clone();
+        let _ = tokio::time::timeout(GOODBYE, session.run(message.encode())).await;
+    }
+}
+
+fn micros(nanos: Nanos) -> Micros {
+    Micros::try_from(nanos / 1_000).unwrap_or(Micros::MAX)
+}
+
+/// How the server's clock stands to the process's.
+///
+/// An answer says what time it was there, and it was sent no later than it came: that difference is never too small. The
+/// least of the last seconds is kept, so that a slow answer does not make everyone late.
+#[derive(Debug, Default)]
+struct Clocks {
+    /// Ours minus theirs, in nanoseconds: the least of the present period, and of the one before.
+    least: Option<i128>,
+    before: Option<i128>,
+    since: Nanos,
+}
+
+const PERIOD: Nanos = 2 * SECOND;
+
+impl Clocks {
+    fn sample(&mut self, ours: Nanos, theirs: Micros) {
+        let offset = i128::from(ours) - i128::from(theirs) * 1_000;
+        if ours >= self.since.saturating_add(PERIOD) {
+            self.before = self.least.take();
+            self.since = ours;
+        }
+        self.least = Some(self.least.map_or(offset, |least| least.min(offset)));
+    }
+
+    fn offset(&self) -> i128 {
+        self.least.into_iter().chain(self.before).min().unwrap_or(0)
+    }
+
+    /// A time of the server's clock by the process's.
+    fn ours(&self, theirs: Micros) -> Nanos {
+        Nanos::try_from(i128::from(theirs) * 1_000 + self.offset()).unwrap_or(0)
+    }
+
+    /// A time of the process's clock by the server's.
+    fn theirs(&self, ours: Nanos) -> Micros {
+        Micros::try_from((i128::from(ours) - self.offset()) / 1_000).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_mapped_late_rather_than_early_and_follow_both_ways() {
+        let mut clocks = Clocks::default();
+        clocks.sample(10 * SECOND, 5_000_000); // took no time at all: 5 s apart
+        clocks.sample(10 * SECOND + 900, 5_000_000);
+        assert_eq!(clocks.ours(6_000_000), 11 * SECOND);
+        assert_eq!(clocks.theirs(11 * SECOND), 6_000_000);
+        clocks.sample(11 * SECOND, 9_000_000); // theirs was set forward by 3 s
+        assert_eq!(clocks.ours(9_000_000), 11 * SECOND);
+        for second in 12..20 {
+            clocks.sample(second * SECOND, 9_000_000); // theirs stands still
+        }
+        assert_eq!(clocks.ours(9_000_000), 17 * SECOND + 0);
+    }
+}
