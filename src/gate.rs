@@ -3,10 +3,13 @@
 //! Nothing here sleeps or wakes. Who drives a gate calls [`Gate::pump`] after whatever may set someone free (a release,
 //! a settlement, a cancel, an update, or the time that [`Gate::next_event`] names) and wakes those whom it is given.
 
+mod remote;
+
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
@@ -19,7 +22,11 @@ use crate::queue::{KeyId, Queue, Ticket, Waiting};
 use crate::rate::{Rate, Seconds};
 use crate::stats::{Counts, Waits};
 pub use crate::store::Exhausted;
+use crate::store::redis::wire;
 use crate::store::{Books, GRACE, Part, Spent, Store};
+
+pub use remote::OnFailure;
+use remote::Remote;
 
 /// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
 const NESTED: i64 = 1 << 40;
@@ -87,13 +94,15 @@ pub struct Grant {
     pub charged_at: Nanos,
     /// How long the call waited, in nanoseconds.
     pub waited: Nanos,
+    /// When, by the clock of a store at a distance, if that decided.
+    at: Option<wire::Micros>,
     key: Option<KeyId>,
     slot: bool,
     epoch: u32,
 }
 
 /// Why a call may not leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No wait can satisfy it.
     Oversize(Oversize),
@@ -105,6 +114,8 @@ pub enum Refusal {
     Exhausted(Exhausted),
     /// The store is of no use, and why.
     Store(&'static str),
+    /// The store cannot be asked, and nothing may leave without it. What happened to it, in words.
+    Unavailable(Arc<str>),
 }
 
 impl fmt::Display for Refusal {
@@ -118,12 +129,13 @@ impl fmt::Display for Refusal {
                 let of = exhausted.dimension.map_or(String::new(), |dimension| format!(" of {dimension}"));
                 write!(f, "the provider said that the quota{of} is spent")
             }
+            Self::Unavailable(why) => write!(f, "the store cannot be asked: {why}"),
         }
     }
 }
 
 /// The answer to a [`Request`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It may leave now.
     Granted(Grant),
@@ -161,6 +173,8 @@ pub struct Gate<T> {
     waits: Waits,
     /// Finds limits out that were not configured.
     discovery: Option<Box<Discovery>>,
+    /// What a store that answers later needs.
+    remote: Option<Box<Remote>>,
 }
 
 impl<T: Default> Gate<T> {
@@ -184,6 +198,7 @@ impl<T: Default> Gate<T> {
             epoch: 0,
             waits: Waits::default(),
             discovery,
+            remote: None,
         }
     }
 
@@ -301,6 +316,11 @@ impl<T: Default> Gate<T> {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Exhausted(exhausted)));
         }
+        if self.remote.is_some()
+            && let Some(answer) = self.remote_answer(now, &cost, request)
+        {
+            return answer;
+        }
         if !self.queue.is_clear(request.place()) || !(request.nested || self.books.turn.is_own(false)) {
             return None;
         }
@@ -385,10 +405,14 @@ impl<T: Default> Gate<T> {
         self.part.slots += u64::from(slot);
         self.part.in_flight += 1;
         self.books.counts.granted += 1;
-        Grant { cost, charged_at: now, waited, key: held, slot, epoch: self.epoch }
+        let at = self.remote.as_mut().and_then(|remote| remote.note_grant(&cost, slot));
+        Grant { cost, charged_at: now, waited, at, key: held, slot, epoch: self.epoch }
     }
 
     fn wait(&mut self, now: Nanos, request: &Request<'_>, settled: &mut Vec<(T, Outcome)>) -> Admission {
+        if self.is_linked() {
+            return self.wait_remote(now, request);
+        }
         let (cost, priority) = (request.cost.clamped(), request.place());
         let key = self.key(request, now);
         if let Some(timeout) = request.timeout {
@@ -468,6 +492,10 @@ impl<T: Default> Gate<T> {
         if self.news != self.books.news || self.books.broken.is_some() {
             self.tell_news(now, settled);
         }
+        if self.is_linked() {
+            self.head_due = None;
+            return None;
+        }
         self.queue.readmit_due(now);
         self.head_due = loop {
             let Self { queue, books: Books { ledger, .. }, .. } = self;
@@ -534,6 +562,9 @@ impl<T: Default> Gate<T> {
 
     /// When the waiter that is next may leave.
     fn due(&mut self, next: &Waiting, now: Nanos) -> Due {
+        if self.is_open() {
+            return Due::At(now);
+        }
         let nested = next.priority >= NESTED / 2;
         let mut from = next.arrived;
         if let Some(key) = next.key {
@@ -640,6 +671,9 @@ impl<T: Default> Gate<T> {
     fn leave(&mut self, ticket: Ticket, now: Nanos) -> Option<T> {
         let key = self.queue.get(ticket)?.key;
         let payload = self.queue.remove(ticket)?;
+        if let Some(remote) = &mut self.remote {
+            remote.forget(ticket);
+        }
         self.hold_up(now);
         if !self.books.turn.rivals.is_empty() {
             self.call(); // those who come after it come earlier
@@ -700,6 +734,9 @@ impl<T: Default> Gate<T> {
                 self.call();
             }
             self.books.free_slot();
+            if let Some(remote) = &mut self.remote {
+                remote.note_release();
+            }
         }
         if let Some(key) = grant.key {
             let concurrency = self.keys.concurrency();
@@ -739,6 +776,9 @@ impl<T: Default> Gate<T> {
             }
         }
         self.books.ledger.settle(&grant.cost, &actual, grant.charged_at, now);
+        if let Some(remote) = &mut self.remote {
+            remote.note_settle(grant, &actual);
+        }
         if let Some(state) = grant.key.and_then(|key| self.keys.get(key))
             && let Some(ledger) = &mut state.ledger
         {
@@ -762,7 +802,15 @@ impl<T: Default> Gate<T> {
 
     /// Lets nothing leave for `period` nanoseconds from now. A cooldown is never shortened by another.
     pub fn cool_down(&mut self, now: Nanos, period: Nanos) {
-        self.decide(now, |gate, now| gate.books.ledger.cool_down(now.saturating_add(period)));
+        self.decide(now, |gate, now| gate.cool_all(now, now.saturating_add(period)));
+    }
+
+    fn cool_all(&mut self, now: Nanos, until: Nanos) {
+        self.books.ledger.cool_down(until);
+        if let Some(remote) = &mut self.remote {
+            let lasts = until.saturating_sub(now);
+            remote.note_cooldown(wire::Cooldown { dimension: None, period: None, lasts, requested: 0 });
+        }
     }
 
     /// The quota that is spent, unless it is time to ask the provider again: then this one call may.
@@ -826,6 +874,9 @@ impl<T: Default> Gate<T> {
                 if self.books.spent.is_some_and(|spent| sent_at >= spent.since) {
                     self.books.spent = None;
                     self.call();
+                    if let Some(remote) = &mut self.remote {
+                        remote.note_spent(None, now);
+                    }
                 }
                 self.books.ledger.succeeded(now);
                 // Without rates, an app that leaves half of its slots free sends little.
@@ -841,15 +892,20 @@ impl<T: Default> Gate<T> {
                 match verdict.dimension {
                     Some(dimension) => {
                         let period = verdict.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
-                        self.books.ledger.cool_down_in(dimension, period, until, verdict.requested.unwrap_or(1));
+                        let requested = verdict.requested.unwrap_or(1);
+                        self.books.ledger.cool_down_in(dimension, period, until, requested);
+                        if let Some(remote) = &mut self.remote {
+                            let (dimension, lasts) = (Some(dimension), until.saturating_sub(now));
+                            remote.note_cooldown(wire::Cooldown { dimension, period, lasts, requested });
+                        }
                     }
-                    None => self.books.ledger.cool_down(until),
+                    None => self.cool_all(now, until),
                 }
             }
             Kind::Overloaded => {
                 self.books.overloaded(now);
                 if let Some(wait) = wait {
-                    self.books.ledger.cool_down(now.saturating_add(wait));
+                    self.cool_all(now, now.saturating_add(wait));
                 }
             }
             Kind::QuotaExhausted => {
@@ -860,12 +916,18 @@ impl<T: Default> Gate<T> {
                 // A late answer to a call that left before is no news either, or it would hide a probe's success.
                 let since = self.books.spent.map_or(now, |spent| if sent_at < spent.since { spent.since } else { now });
                 self.books.spent = Some(Spent { exhausted, since, until, probe_at: now.saturating_add(PROBE) });
+                if let Some(remote) = &mut self.remote {
+                    remote.note_spent(self.books.spent, now);
+                }
                 self.fail_all(exhausted, now, settled);
                 self.books.news += 1;
                 self.news = self.books.news;
                 self.call();
             }
             Kind::Transient | Kind::Oversize | Kind::Fatal => {}
+        }
+        if let Some(remote) = &mut self.remote {
+            remote.note_learned(&self.books.ledger);
         }
     }
 
@@ -895,7 +957,8 @@ impl<T: Default> Gate<T> {
             if let Some(discovery) = &mut gate.discovery {
                 discovery.configure(dimension);
             }
-            gate.books.ledger.update(dimension, rates, now);
+            gate.update_share(dimension, rates, now);
+            gate.note_limits();
             gate.fail_hopeless(now, settled);
             gate.books.news += 1;
             gate.news = gate.books.news;
@@ -920,7 +983,8 @@ impl<T: Default> Gate<T> {
     /// Changes how many calls may be under way at once. Those that are keep their slots.
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
         self.decide(self.books.last, |gate, _| {
-            gate.books.set_concurrency(concurrency);
+            gate.set_share_concurrency(concurrency);
+            gate.note_limits();
             gate.call();
         });
     }
@@ -957,6 +1021,9 @@ impl<T: Default> Gate<T> {
         if let Some(until) = queue.is_first_aside(ticket) {
             return until;
         }
+        if self.remote.as_ref().is_some_and(|remote| remote.is_linked()) {
+            return None;
+        }
         if queue.next(|cost| ledger.service_time(cost)).is_some_and(|next| next.ticket == ticket) {
             return self.head_due;
         }
@@ -971,6 +1038,7 @@ impl<T: Default> Gate<T> {
         let waiting = self.queue.pick(|_| true);
         let payloads = waiting.into_iter().filter_map(|ticket| self.queue.remove(ticket)).collect();
         self.deadlines.clear();
+        self.disown_remote();
         self.keys.disown(self.books.last);
         self.head_due = None;
         match &mut self.store {

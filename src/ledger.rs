@@ -8,6 +8,7 @@ use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::pace::{FULL, Pace, Permille};
 use crate::rate::Rate;
+use crate::store::redis::wire::{Learned, Left};
 use crate::window::{Ring, Window};
 use crate::words::Carrier;
 
@@ -694,6 +695,40 @@ impl Ledger {
             Level { dimension: account.dimension, rate: account.rate, available, window }
         };
         self.accounts.iter().map(level).collect()
+    }
+
+    /// The rates that were configured.
+    pub(crate) fn rates(&self) -> Vec<(Dimension, Rate)> {
+        self.accounts.iter().map(|account| (account.dimension, account.configured)).collect()
+    }
+
+    /// What the provider's answers have made of each rate.
+    pub(crate) fn learned(&self) -> Vec<Learned> {
+        let learned = |account: &Account| Learned {
+            dimension: account.dimension,
+            period: account.rate.period(),
+            amount: account.rate.amount(),
+            burst: account.rate.burst(),
+            speed: account.pace.speed(),
+        };
+        self.accounts.iter().map(learned).collect()
+    }
+
+    /// What has left and still counts at `now`.
+    pub(crate) fn left(&self, now: Nanos) -> Vec<Left> {
+        let windows = self.accounts.iter().filter_map(|account| Some((account, account.window.as_ref()?)));
+        let left = windows.flat_map(|(account, window)| {
+            let (dimension, period) = (account.dimension, account.rate.period());
+            window.counted(now).map(move |(at, amount)| Left { dimension, period, ago: now.saturating_sub(at), amount })
+        });
+        left.collect()
+    }
+
+    /// Leaves nothing that could leave at once.
+    pub(crate) fn empty(&mut self, now: Nanos) {
+        for account in &mut self.accounts {
+            account.bucket.set_level(0, now);
+        }
     }
 
     /// Whether the ledger remembers nothing: it could be made anew without a difference.

@@ -15,6 +15,8 @@ use crate::clock::Nanos;
 use crate::cost::Cost;
 
 const NONE: u32 = u32::MAX;
+/// In the place of the next one: this one was lent out.
+const LENT: u32 = u32::MAX - 1;
 
 /// Names a key that waits or holds something; given out by the gate.
 pub type KeyId = u32;
@@ -72,6 +74,8 @@ struct Flow {
     head: u32,
     tail: u32,
     len: usize,
+    /// How many of it were lent out. It is kept for those.
+    lent: usize,
     queued: Cost,
     deficit: u64,
     in_ring: bool,
@@ -108,6 +112,7 @@ pub struct Queue<T> {
     /// A running mean of what calls weigh: the quantum of the next round, so that a turn is about one call.
     mean: u64,
     len: usize,
+    lent: usize,
 }
 
 impl<T: Default> Default for Queue<T> {
@@ -122,6 +127,7 @@ impl<T: Default> Default for Queue<T> {
             aside: BinaryHeap::new(),
             mean: 0,
             len: 0,
+            lent: 0,
         }
     }
 }
@@ -130,6 +136,11 @@ impl<T: Default> Queue<T> {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many of those were lent out.
+    pub fn lent(&self) -> usize {
+        self.lent
     }
 
     /// Whether nobody waits.
@@ -160,15 +171,28 @@ impl<T: Default> Queue<T> {
         let flow = self.flow(priority, key);
         let entry = Entry { cost, arrived, payload, flow, next: NONE, prev: NONE, generation: 0 };
         let slot = self.place(entry);
-        let Flow { tail, in_ring, aside, .. } = self.flows[flow as usize];
-        self.entries[slot as usize].prev = tail;
-        if tail != NONE {
-            self.entries[tail as usize].next = slot;
-        }
+        self.link(slot, NONE);
+        self.len += 1;
+        Ticket { slot, generation: self.entries[slot as usize].generation }
+    }
+
+    /// Puts an entry into its flow before another, or at the end.
+    fn link(&mut self, slot: u32, next: u32) {
+        let (flow, cost) = (self.entries[slot as usize].flow, self.entries[slot as usize].cost);
+        let Flow { tail, in_ring, aside, priority, .. } = self.flows[flow as usize];
+        let prev = if next == NONE { tail } else { self.entries[next as usize].prev };
+        self.entries[slot as usize].prev = prev;
+        self.entries[slot as usize].next = next;
         let queued = &mut self.flows[flow as usize];
-        queued.tail = slot;
-        if queued.head == NONE {
+        if prev == NONE {
             queued.head = slot;
+        } else {
+            self.entries[prev as usize].next = slot;
+        }
+        if next == NONE {
+            queued.tail = slot;
+        } else {
+            self.entries[next as usize].prev = slot;
         }
         queued.len += 1;
         queued.queued = queued.queued.plus(cost);
@@ -181,8 +205,32 @@ impl<T: Default> Queue<T> {
         if !aside {
             class.queued = class.queued.plus(cost);
         }
-        self.len += 1;
-        Ticket { slot, generation: self.entries[slot as usize].generation }
+    }
+
+    /// Takes the waiter that [`Queue::next`] named out, as served, but for the waiter itself: it still waits, and its place
+    /// is decided upon elsewhere. [`Queue::take_back`] puts it back, [`Queue::remove`] ends it.
+    pub fn lend(&mut self, ticket: Ticket, weight: impl Fn(&Cost) -> u64) {
+        let Some(flow) = self.entry(ticket).filter(|entry| entry.next != LENT).map(|entry| entry.flow) else { return };
+        self.credit(ticket, weight);
+        self.flows[flow as usize].lent += 1;
+        self.lent += 1;
+        self.unlink(ticket);
+        self.entries[ticket.slot as usize].next = LENT;
+    }
+
+    /// Puts a waiter that was lent out back, before all of its flow that came later.
+    pub fn take_back(&mut self, ticket: Ticket) {
+        let Some(entry) = self.entry(ticket).filter(|entry| entry.next == LENT) else { return };
+        let (flow, arrived) = (entry.flow, entry.arrived);
+        let mut next = self.flows[flow as usize].head;
+        while let Some(other) = self.entries.get(next as usize)
+            && other.arrived < arrived
+        {
+            next = other.next;
+        }
+        self.flows[flow as usize].lent -= 1;
+        self.lent -= 1;
+        self.link(ticket.slot, next);
     }
 
     fn place(&mut self, mut entry: Entry<T>) -> u32 {
@@ -212,6 +260,7 @@ impl<T: Default> Queue<T> {
             head: NONE,
             tail: NONE,
             len: 0,
+            lent: 0,
             queued: Cost::default(),
             deficit: 0,
             in_ring: false,
@@ -314,7 +363,12 @@ impl<T: Default> Queue<T> {
 
     /// Takes the waiter that [`Queue::next`] named out, as served: its flow has used that much of its share.
     pub fn serve(&mut self, ticket: Ticket, weight: impl Fn(&Cost) -> u64) -> Option<T> {
-        let (flow, cost) = self.entry(ticket).map(|entry| (entry.flow, entry.cost))?;
+        self.credit(ticket, weight);
+        self.remove(ticket)
+    }
+
+    fn credit(&mut self, ticket: Ticket, weight: impl Fn(&Cost) -> u64) {
+        let Some((flow, cost)) = self.entry(ticket).map(|entry| (entry.flow, entry.cost)) else { return };
         let state = &mut self.flows[flow as usize];
         let shares = self.classes.get(&Reverse(state.priority)).is_some_and(|class| class.ring.len() > 1);
         if shares {
@@ -322,12 +376,38 @@ impl<T: Default> Queue<T> {
             state.deficit = state.deficit.saturating_sub(weight);
             self.mean = if self.mean == 0 { weight } else { self.mean - self.mean / 16 + weight / 16 };
         }
-        self.remove(ticket)
     }
 
     /// Takes a waiter out, wherever it stands. Gives its payload, or nothing if it no longer waits.
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
         let entry = self.entry(ticket)?;
+        if entry.next == LENT {
+            let flow = entry.flow;
+            let state = &mut self.flows[flow as usize];
+            state.lent -= 1;
+            self.lent -= 1;
+            if state.len == 0 && !state.in_ring {
+                retire(state, flow, &mut self.by_name, &mut self.free_flows);
+            }
+        } else {
+            self.unlink(ticket);
+        }
+        self.len -= 1;
+        let entry = &mut self.entries[ticket.slot as usize];
+        let payload = std::mem::take(&mut entry.payload);
+        entry.flow = NONE;
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.next = self.free;
+        self.free = ticket.slot;
+        if self.len == 0 {
+            self.shrink();
+        }
+        Some(payload)
+    }
+
+    /// Takes an entry out of its flow.
+    fn unlink(&mut self, ticket: Ticket) {
+        let Some(entry) = self.entry(ticket) else { return };
         let (flow, cost, next, prev) = (entry.flow, entry.cost, entry.next, entry.prev);
         let Self { classes, flows, free_flows, by_name, entries, .. } = self;
         let state = &mut flows[flow as usize];
@@ -363,17 +443,6 @@ impl<T: Default> Queue<T> {
                 classes.remove(&Reverse(priority));
             }
         }
-        self.len -= 1;
-        let entry = &mut entries[ticket.slot as usize];
-        let payload = std::mem::take(&mut entry.payload);
-        entry.flow = NONE;
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.next = self.free;
-        self.free = ticket.slot;
-        if self.len == 0 {
-            self.shrink();
-        }
-        Some(payload)
     }
 
     /// Gives memory of a rush back. Generations would begin anew with the entries, so they stay; only what a rush of
@@ -472,13 +541,15 @@ impl<T: Default> Queue<T> {
     }
 }
 
-/// Forgets a flow in which nobody waits.
+/// Forgets a flow in which nobody waits; one of which some are lent out is only put by.
 fn retire(state: &mut Flow, flow: u32, by_name: &mut HashMap<(i64, Option<KeyId>), u32>, free: &mut Vec<u32>) {
     state.in_ring = false;
     state.aside = false;
     state.stamp = state.stamp.wrapping_add(1);
-    by_name.remove(&(state.priority, state.key));
-    free.push(flow);
+    if state.lent == 0 {
+        by_name.remove(&(state.priority, state.key));
+        free.push(flow);
+    }
 }
 
 /// A whole round served nobody, because calls weigh many times the quantum. Credits all flows at once with all rounds
@@ -595,6 +666,36 @@ mod tests {
         assert_eq!((serve(&mut q), q.next_readmission()), (None, None));
         q.readmit(1);
         assert_eq!(serve(&mut q), Some(5));
+    }
+
+    #[test]
+    fn who_was_lent_out_comes_back_to_its_place_or_ends() {
+        let mut q = Queue::default();
+        for (arrived, i) in (0..6).enumerate() {
+            q.push(cost(1), arrived as Nanos, 0, Some(i % 2), i);
+        }
+        let lend = |q: &mut Queue<u32>| {
+            let ticket = q.next(weight).unwrap().ticket;
+            q.lend(ticket, weight);
+            ticket
+        };
+        let lent: Vec<_> = (0..6).map(|_| lend(&mut q)).collect();
+        assert_eq!((q.len(), q.lent(), q.next(weight)), (6, 6, None));
+        assert!(q.get(lent[0]).is_some() && q.classes.is_empty());
+        q.push(cost(1), 9, 0, Some(1), 9);
+        assert_eq!(q.remove(lent[3]), Some(3));
+        for &ticket in lent.iter().rev() {
+            q.take_back(ticket);
+            q.take_back(ticket); // again is harmless
+        }
+        assert_eq!((q.len(), q.lent()), (6, 0));
+        let mut order: Vec<_> = std::iter::from_fn(|| serve(&mut q)).collect();
+        let odd: Vec<_> = order.extract_if(.., |i| *i % 2 == 1).collect::<Vec<_>>();
+        assert_eq!((order, odd), (vec![0, 2, 4], vec![1, 5, 9]));
+        let ticket = q.push(cost(1), 0, 3, Some(7), 7);
+        q.lend(ticket, weight);
+        assert_eq!(q.remove(ticket), Some(7));
+        assert!(q.is_empty() && q.classes.is_empty() && q.by_name.is_empty());
     }
 
     #[test]

@@ -294,6 +294,23 @@ impl Window {
         later.map(|slice| slice.amount).fold(newest, u64::saturating_add)
     }
 
+    /// What still counts at `now`, in no more than some tens of pieces: when each of them left, and how much.
+    pub(crate) fn counted(&self, now: Nanos) -> impl Iterator<Item = (Nanos, u64)> {
+        let piece = (self.span / 32).max(1);
+        let mut pieces: Vec<(Nanos, u64)> = Vec::new();
+        let slices = self.slices.iter().chain(std::iter::once(self.newest));
+        for slice in slices.filter(|&slice| slice.amount > 0 && !self.is_over(slice, now)) {
+            match pieces.last_mut() {
+                // As of the last of them: it counts for too long rather than not for long enough.
+                Some((last, amount)) if *last / piece == slice.last / piece => {
+                    (*last, *amount) = (slice.last, amount.saturating_add(slice.amount));
+                }
+                _ => pieces.push((slice.last, slice.amount)),
+            }
+        }
+        pieces.into_iter()
+    }
+
     /// What could leave at `now` without exceeding the amount.
     pub fn available(&self, now: Nanos) -> u64 {
         let slices = self.slices.iter().chain([self.newest]);

@@ -51,6 +51,7 @@ pub fn refused(py: Python<'_>, limiter: &str, refusal: &Refusal) -> PyErr {
             raise(py, &QUOTA_EXHAUSTED, "QuotaExhausted", (message, resets_at))
         }
         Refusal::Store(why) => store_unavailable(py, format!("{why} (limiter {limiter:?})")),
+        Refusal::Unavailable(_) => store_unavailable(py, format!("{refusal} (limiter {limiter:?})")),
         Refusal::QueueFull(waiting) => {
             let message = format!("{refusal}; limiter {limiter:?}");
             raise(py, &QUEUE_FULL, "QueueFull", (message, *waiting))

@@ -131,7 +131,15 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_told_and_shows_no_password() {
-        for url in ["redis", "http://x", "redis://", "redis:///0", "redis://:secret@h:99999", "redis://h/x", "redis+cluster://a/1"] {
+        for url in [
+            "redis",
+            "http://x",
+            "redis://",
+            "redis:///0",
+            "redis://:secret@h:99999",
+            "redis://h/x",
+            "redis+cluster://a/1",
+        ] {
             let error = Address::parse(url).expect_err(url).to_string();
             assert!(error.starts_with("store must be ") && !error.contains("secret"), "{error}");
         }

@@ -523,7 +523,8 @@ for i = 1, #asks, 7 do
                 local cost = asks[i + 2 + rate[DIMENSION]]
                 if cost > 0 then
                     local full = rate[BURST] + flows[j] - down(flows[j] * (at - now))
-                    put(rate, down(min(level(rate, flows[j]), full) - cost))
+                    local rest = min(level(rate, flows[j]), full) - cost
+                    put(rate, rest < 0 and down(rest) or rest) -- above 0 the difference is exact
                     count(rate, cost, at)
                 end
             end

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, RedisError, ServerErrorKind, cluster::ClusterClient};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, RedisError, ServerErrorKind, cluster::ClusterClient,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::SCRIPT;
@@ -52,7 +54,8 @@ impl From<RedisError> for Failure {
         };
         // A script that runs into a key of another type says so inside of another error.
         let text = error.to_string();
-        let misconfigured = misconfigured || ["WRONGTYPE", "WRONGPASS", "NOAUTH", "certificate"].iter().any(|&it| text.contains(it));
+        let misconfigured =
+            misconfigured || ["WRONGTYPE", "WRONGPASS", "NOAUTH", "certificate"].iter().any(|&it| text.contains(it));
         Self { why: text.into(), misconfigured }
     }
 }
@@ -88,11 +91,7 @@ impl Session {
         Ok(Self { connection, keys: Arc::clone(keys), digest })
     }
 
-    async fn open(
-        address: &Address,
-        channel: &str,
-        pushes: UnboundedSender<PushInfo>,
-    ) -> Result<Connection, Failure> {
+    async fn open(address: &Address, channel: &str, pushes: UnboundedSender<PushInfo>) -> Result<Connection, Failure> {
         if address.cluster {
             let client = ClusterClient::builder(address.nodes.clone())
                 .use_protocol(redis::ProtocolVersion::RESP3)

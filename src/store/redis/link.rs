@@ -108,7 +108,7 @@ pub enum Denial {
 #[derive(Debug)]
 pub enum Event {
     /// These may leave now, and were charged at these times of the server's clock.
-    Granted(Vec<(Ticket, Micros)>),
+    Granted(Vec<(Ticket, Micros, Ask)>),
     /// These may not yet. In the order in which they asked.
     Denied(Vec<(Ticket, Denial)>),
     /// Those who wait may ask.

@@ -68,14 +68,25 @@ pub fn start(setup: Setup) -> io::Result<Arc<Link>> {
     Ok(link)
 }
 
-/// A call that may leave at a time to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A call that may leave at a time to come, in the order of those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Scheduled {
     due: Nanos,
-    at: Micros,
     ticket: Ticket,
-    slot: bool,
-    cost: [u64; 4],
+    at: Micros,
+    ask: Ask,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.ticket).cmp(&(other.due, other.ticket))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A message under way.
@@ -189,14 +200,14 @@ impl Member {
                 () = link.wake.notified() => if self.away {
                     let notes = link.take_notes();
                     self.notes.append(notes);
-                    self.give_back_asks(Vec::new());
+                    self.give_back_asks();
                 },
             }
         }
     }
 
-    fn give_back_asks(&mut self, mut denied: Vec<(Ticket, Denial)>) {
-        denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
+    fn give_back_asks(&mut self) {
+        let denied: Vec<_> = self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)).collect();
         if !denied.is_empty() {
             self.link.post(vec![Event::Denied(denied)]);
         }
@@ -218,22 +229,23 @@ impl Member {
         self.notes = again;
         self.unschedule(&mut denied);
         (self.registered, self.ready_at, self.wants_slot) = (false, None, false);
-        self.give_back_asks(denied);
+        denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
+        let mut events = if denied.is_empty() { Vec::new() } else { vec![Event::Denied(denied)] };
         if !self.away {
             self.away = true;
             let Failure { why, misconfigured } = failure.clone();
-            self.link.post(vec![Event::Away { why, misconfigured: misconfigured && self.born.is_none() }]);
+            events.push(Event::Away { why, misconfigured: misconfigured && self.born.is_none() });
         }
+        self.link.post(events);
     }
 
     /// Gives back what was to leave in a moment.
     fn unschedule(&mut self, denied: &mut Vec<(Ticket, Denial)>) {
         for Reverse(next) in std::mem::take(&mut self.scheduled).into_sorted_vec().into_iter().rev() {
-            let [requests, tokens, input_tokens, output_tokens] = next.cost;
-            let charged = Cost { requests, tokens, input_tokens, output_tokens };
-            let at = Some(next.at);
-            self.notes.settles.push(Settled { at, charged_at: next.due, charged, actual: Cost::default() });
-            self.notes.released += u64::from(next.slot);
+            let Scheduled { due, at, ask, .. } = next;
+            let actual = Cost::default();
+            self.notes.settles.push(Settled { at: Some(at), charged_at: due, charged: ask.cost, actual });
+            self.notes.released += u64::from(ask.slot);
             denied.push((next.ticket, Denial::Lost));
         }
     }
@@ -290,7 +302,7 @@ impl Member {
             && next.due <= now
         {
             self.scheduled.pop();
-            due.push((next.ticket, next.at));
+            due.push((next.ticket, next.at, next.ask));
         }
         if !due.is_empty() {
             self.link.post(vec![Event::Granted(due)]);
@@ -472,11 +484,9 @@ impl Member {
                     self.held += u64::from(ask.slot);
                     let due = self.clocks.ours(at);
                     if due <= now {
-                        granted.push((ticket, at));
+                        granted.push((ticket, at, ask));
                     } else {
-                        let Cost { requests, tokens, input_tokens, output_tokens } = ask.cost;
-                        let cost = [requests, tokens, input_tokens, output_tokens];
-                        self.scheduled.push(Reverse(Scheduled { due, at, ticket, slot: ask.slot, cost }));
+                        self.scheduled.push(Reverse(Scheduled { due, ticket, at, ask }));
                     }
                     continue;
                 }

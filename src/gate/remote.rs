@@ -1,0 +1,502 @@
+//! A gate whose store answers later: who waits is asked for, in order, and leaves when the answer says so.
+//!
+//! The queue stays here, with its priorities, keys and deadlines. Those who are next are lent to the store
+//! ([`Gate::outgoing`]) and come back decided ([`Gate::hear`]); meanwhile they can be cancelled as ever, and what comes for
+//! one who is gone is given back. The books here count what this process uses. They decide nothing while the store is
+//! there; when it is away they are what remains.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::clock::Nanos;
+use crate::cost::{Cost, Dimension};
+use crate::ledger::{Ledger, Oversize};
+use crate::queue::Ticket;
+use crate::rate::Rate;
+use crate::store::Spent;
+use crate::store::redis::link::{Denial, Event, Notes, Settled};
+use crate::store::redis::wire::{self, Ask, Learned, Limits, Micros};
+
+use super::{Admission, Config, Exhausted, Gate, Grant, NESTED, Outcome, PROBE, Refusal, Request};
+
+/// What happens while the store is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Each process goes on alone with its share: the limits, divided by the number of processes that was known last.
+    #[default]
+    Share,
+    /// Everything leaves.
+    Open,
+    /// Nothing leaves.
+    Closed,
+}
+
+/// How many calls ask at once, at the least and at the most.
+const APPETITE: (usize, usize) = (256, 65_536);
+
+/// The part of a gate that a store at a distance needs.
+#[derive(Debug)]
+pub(super) struct Remote {
+    on_failure: OnFailure,
+    /// Why nobody can be asked.
+    away: Option<Arc<str>>,
+    /// Whether only a change of the configuration can mend that.
+    misconfigured: bool,
+    members: u64,
+    /// What this process uses of the whole, while a share of it decides.
+    whole: Option<(Ledger, u64)>,
+    notes: Notes,
+    /// Those who leave now or never.
+    hasty: HashSet<Ticket>,
+    /// Until when those wait who do not wait for ever.
+    deadlines: HashMap<Ticket, Nanos>,
+    /// At which priority someone is held up: nobody of that or a lower one need ask.
+    paused: Option<i64>,
+    /// When the one that is held up could leave at the earliest.
+    not_before: Nanos,
+    appetite: usize,
+    /// When the call that is granted next was charged, by the store's clock.
+    granting: Option<Micros>,
+    learned: Vec<Learned>,
+    jitter: Option<Nanos>,
+}
+
+impl Remote {
+    pub(super) fn is_linked(&self) -> bool {
+        self.away.is_none()
+    }
+
+    /// Notes a grant; gives when it was charged, by the store's clock.
+    pub(super) fn note_grant(&mut self, cost: &Cost, slot: bool) -> Option<Micros> {
+        let at = self.granting.take();
+        if at.is_none() {
+            self.notes.taken += u64::from(slot);
+            self.notes.debit = self.notes.debit.plus(*cost);
+        }
+        at
+    }
+
+    pub(super) fn note_release(&mut self) {
+        self.notes.released += 1;
+    }
+
+    pub(super) fn note_settle(&mut self, grant: &Grant, actual: &Cost) {
+        let Grant { cost: charged, charged_at, at, .. } = *grant;
+        if at.is_none() && !self.is_linked() {
+            // It has not been told yet.
+            self.notes.debit = self.notes.debit.minus(charged.minus(*actual)).plus(actual.minus(charged));
+        } else {
+            self.notes.settles.push(Settled { at, charged_at, charged, actual: *actual });
+        }
+    }
+
+    pub(super) fn note_cooldown(&mut self, cooldown: wire::Cooldown) {
+        self.notes.cooldowns.push(cooldown);
+    }
+
+    pub(super) fn note_spent(&mut self, spent: Option<Spent>, now: Nanos) {
+        let spent = spent.map_or(wire::Spent { lasts: 0, resets_at: None, dimension: None }, |spent| wire::Spent {
+            lasts: spent.until.saturating_sub(now).max(1_000),
+            resets_at: spent.exhausted.resets_at,
+            dimension: spent.exhausted.dimension,
+        });
+        self.notes.spent = Some(spent);
+    }
+
+    /// Tells of the speeds and amounts that answers of the provider have changed.
+    pub(super) fn note_learned(&mut self, ledger: &Ledger) {
+        let learned = ledger.learned();
+        if self.whole.is_none() && learned != self.learned {
+            self.learned.clone_from(&learned);
+            self.notes.learned = learned;
+        }
+    }
+
+    /// Someone has left the queue.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        if !self.hasty.is_empty() {
+            self.hasty.remove(&ticket);
+        }
+        if !self.deadlines.is_empty() {
+            self.deadlines.remove(&ticket);
+        }
+    }
+
+    fn unavailable(&self) -> Refusal {
+        Refusal::Unavailable(self.away.clone().unwrap_or_else(|| "".into()))
+    }
+
+    /// Whether nothing may leave.
+    fn is_shut(&self) -> bool {
+        self.away.is_some() && (self.on_failure == OnFailure::Closed || self.misconfigured && !self.is_open())
+    }
+
+    fn is_open(&self) -> bool {
+        self.away.is_some() && self.on_failure == OnFailure::Open
+    }
+}
+
+impl<T: Default> Gate<T> {
+    /// A gate of that make whose calls are decided upon elsewhere, as long as the store can be reached.
+    pub fn remote(config: Config, on_failure: OnFailure, now: Nanos) -> Self {
+        let jitter = config.network_jitter;
+        let mut gate = Self::new(config, now);
+        let learned = gate.books.ledger.learned();
+        gate.remote = Some(Box::new(Remote {
+            on_failure,
+            away: None,
+            misconfigured: false,
+            members: 1,
+            whole: None,
+            notes: Notes::default(),
+            hasty: HashSet::new(),
+            deadlines: HashMap::new(),
+            paused: None,
+            not_before: 0,
+            appetite: APPETITE.0,
+            granting: None,
+            learned,
+            jitter,
+        }));
+        gate
+    }
+
+    /// Whether a store at a distance decides now.
+    #[inline]
+    pub(super) fn is_linked(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.is_linked())
+    }
+
+    /// Whether everything may leave, since the store is away.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.is_open())
+    }
+
+    /// The limits as a store at a distance keeps them.
+    pub fn limits(&self) -> Limits {
+        let remote = self.remote.as_ref();
+        let whole = remote.and_then(|remote| remote.whole.as_ref());
+        let (ledger, concurrency) = match whole {
+            Some((ledger, concurrency)) => (ledger, *concurrency),
+            None => (&self.books.ledger, self.books.concurrency),
+        };
+        Limits {
+            rates: ledger.rates(),
+            concurrency: if concurrency == u64::MAX { 0 } else { concurrency },
+            jitter: remote.and_then(|remote| remote.jitter),
+        }
+    }
+
+    /// The answer to a request, as far as no store need be asked; nothing where the books here decide.
+    #[cold]
+    pub(super) fn remote_answer(
+        &mut self,
+        now: Nanos,
+        cost: &Cost,
+        request: &Request<'_>,
+    ) -> Option<Option<Admission>> {
+        let remote = self.remote.as_ref()?;
+        if remote.is_shut() {
+            let refusal = remote.unavailable();
+            self.books.counts.refused += 1;
+            return Some(Some(Admission::Refused(refusal)));
+        }
+        if remote.is_open() || remote.is_linked() && request.nested && cost.is_free() {
+            return Some(Some(Admission::Granted(self.grant(*cost, None, !request.nested, now, now, 0))));
+        }
+        remote.is_linked().then_some(None)
+    }
+
+    /// Queues a call to be asked for. One that leaves now or never is asked for as well, unless others wait.
+    pub(super) fn wait_remote(&mut self, now: Nanos, request: &Request<'_>) -> Admission {
+        let (cost, priority) = (request.cost.clamped(), request.place());
+        let key = self.key(request, now);
+        let waiting = self.queue.len() - self.queue.lent();
+        let held_up = waiting > 0 && !self.queue.is_clear(priority);
+        let least = self.least_wait(&cost, priority, key, now);
+        let not_before = self.remote.as_ref().map_or(0, |remote| remote.not_before);
+        let wait = if held_up { least.max(not_before.saturating_sub(now)) } else { 0 };
+        let refusal = match request.timeout {
+            Some(0) if held_up => Some(Refusal::Timeout(wait)),
+            Some(timeout) if wait.max(least) > timeout && timeout > 0 => Some(Refusal::Timeout(wait.max(least))),
+            _ if held_up && waiting >= self.max_waiting => Some(Refusal::QueueFull(waiting)),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            self.forget(key, now);
+            return Admission::Refused(self.count_refusal(refusal));
+        }
+        let ticket = self.queue.push(cost, now, priority, key, T::default());
+        if let Some(state) = key.and_then(|key| self.keys.get(key)) {
+            state.waiting += 1;
+        }
+        if let (Some(timeout), Some(remote)) = (request.timeout, &mut self.remote) {
+            if timeout == 0 {
+                remote.hasty.insert(ticket);
+            } else {
+                let deadline = now.saturating_add(timeout);
+                remote.deadlines.insert(ticket, deadline);
+                self.deadlines.push(std::cmp::Reverse((deadline, ticket)));
+            }
+        }
+        Admission::Queued(ticket)
+    }
+
+    fn count_refusal(&mut self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Timeout(_) => self.books.counts.timeouts += 1,
+            _ => self.books.counts.refused += 1,
+        }
+        refusal
+    }
+
+    /// What is to be told to the store, with those who ask next.
+    pub fn outgoing(&mut self) -> Notes {
+        let linked = self.is_linked();
+        let Some(remote) = &mut self.remote else { return Notes::default() };
+        let mut notes = std::mem::take(&mut remote.notes);
+        while linked && self.queue.lent() < remote.appetite {
+            let ledger = &self.books.ledger;
+            let Some(next) = self.queue.next(|cost| ledger.service_time(cost)) else { break };
+            if remote.paused.is_some_and(|paused| next.priority <= paused) {
+                break;
+            }
+            self.queue.lend(next.ticket, |cost| ledger.service_time(cost));
+            let slot = next.priority < NESTED / 2;
+            let now_or_never = remote.hasty.contains(&next.ticket);
+            notes.asks.push((next.ticket, Ask { cost: next.cost, slot, now_or_never }));
+        }
+        notes
+    }
+
+    /// Takes in what the store decided. `settled` takes what became of those who waited.
+    pub fn hear(&mut self, now: Nanos, event: Event, settled: &mut Vec<(T, Outcome)>) {
+        let now = self.tick(now);
+        let Some(remote) = &mut self.remote else { return };
+        match event {
+            Event::Granted(granted) => {
+                if remote.paused.is_none() && granted.len() * 2 > remote.appetite {
+                    remote.appetite = (remote.appetite * 2).min(APPETITE.1);
+                }
+                for (ticket, at, ask) in granted {
+                    self.leave_remote(ticket, at, &ask, now, settled);
+                }
+            }
+            Event::Denied(denied) => self.deny(&denied, now, settled),
+            Event::Ready => remote.paused = None,
+            Event::Members(members) => remote.members = members.max(1),
+            Event::Back { members, lost } => {
+                remote.members = members.max(1);
+                (remote.away, remote.misconfigured, remote.paused) = (None, false, None);
+                if let Some((whole, concurrency)) = remote.whole.take() {
+                    self.books.ledger = whole;
+                    self.books.concurrency = concurrency;
+                    let debit = remote.notes.debit;
+                    self.books.ledger.charge(&debit, now, now);
+                }
+                if lost {
+                    remote.notes.restores = self.books.ledger.left(now);
+                }
+            }
+            Event::Away { why, misconfigured } => self.part_with(why, misconfigured, now, settled),
+            Event::Cooling(until) => {
+                self.books.ledger.cool_down(until);
+                if let Some((whole, _)) = &mut remote.whole {
+                    whole.cool_down(until);
+                }
+            }
+            Event::Spent(spent) => {
+                let until = now.saturating_add(spent.lasts);
+                if self.books.spent.is_none_or(|known| known.until < until.saturating_sub(PROBE)) {
+                    let exhausted = Exhausted { resets_at: spent.resets_at, dimension: spent.dimension };
+                    let probe_at = now.saturating_add(PROBE);
+                    self.books.spent = Some(Spent { exhausted, since: now, until, probe_at });
+                    self.fail_all(exhausted, now, settled);
+                }
+            }
+        }
+    }
+
+    /// The store is away, or the process is about to end.
+    fn part_with(&mut self, why: Arc<str>, misconfigured: bool, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let lent = if self.queue.lent() > 0 { self.queue.pick(|_| true) } else { Vec::new() };
+        for ticket in lent.into_iter().rev() {
+            self.queue.take_back(ticket);
+        }
+        let Some(remote) = &mut self.remote else { return };
+        let before = remote.away.replace(why);
+        remote.misconfigured = misconfigured;
+        (remote.paused, remote.not_before, remote.appetite) = (None, 0, APPETITE.0);
+        if remote.is_shut() {
+            let refusal = remote.unavailable();
+            for ticket in self.queue.pick(|_| true) {
+                if let Some(payload) = self.leave(ticket, now) {
+                    self.books.counts.refused += 1;
+                    settled.push((payload, Err(refusal.clone())));
+                }
+            }
+            return;
+        }
+        if before.is_none() && remote.on_failure == OnFailure::Share {
+            let rates: Vec<_> = self.books.ledger.rates();
+            let share = rates.iter().map(|&(dimension, rate)| (dimension, share(rate, remote.members)));
+            let mut ledger = Ledger::new(&share.collect::<Vec<_>>(), remote.jitter, now);
+            ledger.empty(now);
+            ledger.cool_down(self.books.ledger.cooldown());
+            let whole = std::mem::replace(&mut self.books.ledger, ledger);
+            remote.whole = Some((whole, self.books.concurrency));
+            if self.books.concurrency != u64::MAX {
+                self.books.concurrency = (self.books.concurrency / remote.members).max(1);
+            }
+        }
+        let hasty = std::mem::take(&mut remote.hasty);
+        self.serve(now, None, settled);
+        for ticket in hasty {
+            if let Some(payload) = self.leave(ticket, now) {
+                self.books.counts.timeouts += 1;
+                settled.push((payload, Err(Refusal::Timeout(0))));
+            }
+        }
+    }
+
+    fn leave_remote(&mut self, ticket: Ticket, at: Micros, ask: &Ask, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let waiting = self.queue.get(ticket);
+        let Some((waiting, payload)) = waiting.and_then(|waiting| Some((waiting, self.queue.remove(ticket)?))) else {
+            // It is gone: what it was given goes back.
+            if let Some(remote) = &mut self.remote {
+                let actual = Cost::default();
+                remote.notes.settles.push(Settled { at: Some(at), charged_at: now, charged: ask.cost, actual });
+                remote.notes.released += u64::from(ask.slot);
+            }
+            return;
+        };
+        if let Some(remote) = &mut self.remote {
+            remote.forget(ticket);
+            remote.granting = Some(at);
+        }
+        let waited = now.saturating_sub(waiting.arrived);
+        self.waits.record(waited);
+        if let Some(state) = waiting.key.and_then(|key| self.keys.get(key)) {
+            state.waiting -= 1;
+        }
+        let grant = self.grant(waiting.cost, waiting.key, ask.slot, now, now, waited);
+        self.forget(waiting.key, now);
+        settled.push((payload, Ok(grant)));
+    }
+
+    fn deny(&mut self, denied: &[(Ticket, Denial)], now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let mut refused = Vec::new();
+        let mut held_up = None;
+        for &(ticket, denial) in denied.iter().rev() {
+            let Some(waiting) = self.queue.get(ticket) else { continue };
+            let Some(remote) = &mut self.remote else { return };
+            let hasty = denial != Denial::Lost && remote.hasty.contains(&ticket);
+            let refusal = match denial {
+                Denial::Oversize(dimension, limit) => {
+                    let cost = waiting.cost.get(dimension);
+                    Some(Refusal::Oversize(Oversize { dimension, cost, limit }))
+                }
+                Denial::Later(at) if hasty || remote.deadlines.get(&ticket).is_some_and(|&deadline| deadline < at) => {
+                    Some(Refusal::Timeout(at.saturating_sub(now)))
+                }
+                _ if hasty => Some(Refusal::Timeout(0)),
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                refused.push((ticket, refusal));
+                continue;
+            }
+            self.queue.take_back(ticket);
+            match denial {
+                Denial::Later(at) => held_up = Some((waiting.priority, at)),
+                Denial::NoSlot => held_up = Some((waiting.priority, 0)),
+                _ => {}
+            }
+        }
+        let Some(remote) = &mut self.remote else { return };
+        if let Some((priority, at)) = held_up
+            && remote.away.is_none()
+        {
+            remote.paused = Some(remote.paused.map_or(priority, |paused| paused.max(priority)));
+            remote.not_before = at;
+            remote.appetite = (remote.appetite / 2).max(APPETITE.0);
+        }
+        refused.reverse();
+        // They have been asked for, and must wait: no more than may.
+        let mut waiting = self.queue.len() - self.queue.lent();
+        for &(ticket, _) in denied.iter().rev() {
+            if waiting <= self.max_waiting || held_up.is_none() {
+                break;
+            }
+            if self.queue.get(ticket).is_some() && !refused.iter().any(|(other, _)| *other == ticket) {
+                waiting -= 1;
+                refused.push((ticket, Refusal::QueueFull(self.max_waiting)));
+            }
+        }
+        for (ticket, refusal) in refused {
+            if let Some(payload) = self.leave(ticket, now) {
+                let refusal = self.count_refusal(refusal);
+                settled.push((payload, Err(refusal)));
+            }
+        }
+        if !self.is_linked() {
+            self.serve(now, None, settled);
+        }
+    }
+
+    /// As [`Gate::disown`]: a forked child asks for itself.
+    pub(super) fn disown_remote(&mut self) {
+        let Some(remote) = &mut self.remote else { return };
+        if let Some((whole, concurrency)) = remote.whole.take() {
+            self.books.ledger = whole;
+            self.books.concurrency = concurrency;
+        }
+        remote.notes = Notes::default();
+        remote.hasty.clear();
+        remote.deadlines.clear();
+        (remote.away, remote.misconfigured, remote.paused, remote.not_before) = (None, false, None, 0);
+    }
+
+    /// Tells the store that the limits are others now.
+    pub(super) fn note_limits(&mut self) {
+        let limits = self.limits();
+        if let Some(remote) = &mut self.remote {
+            remote.notes.limits = Some(limits);
+        }
+    }
+
+    pub(super) fn set_share_concurrency(&mut self, concurrency: Option<u64>) {
+        let remote = self.remote.as_mut();
+        let share = remote.and_then(|remote| Some((remote.members, &mut remote.whole.as_mut()?.1)));
+        let concurrency = match share {
+            Some((members, whole)) => {
+                *whole = concurrency.unwrap_or(u64::MAX);
+                concurrency.map(|concurrency| (concurrency / members).max(1))
+            }
+            None => concurrency,
+        };
+        self.books.set_concurrency(concurrency);
+    }
+
+    /// What a rate's dimension may use while the store is away is decided by this process's share of it.
+    pub(super) fn update_share(&mut self, dimension: Dimension, rates: &[Rate], now: Nanos) {
+        if let Some(remote) = &mut self.remote
+            && let Some((whole, _)) = &mut remote.whole
+        {
+            whole.update(dimension, rates, now);
+            let share: Vec<_> = rates.iter().map(|&rate| share(rate, remote.members)).collect();
+            self.books.ledger.update(dimension, &share, now);
+        } else {
+            self.books.ledger.update(dimension, rates, now);
+        }
+    }
+}
+
+/// A rate's share for one of so many: as much in that many times the period, so that a large call stays possible.
+fn share(rate: Rate, members: u64) -> Rate {
+    let Some(period) = rate.period().checked_mul(members) else { return rate };
+    let Ok(slow) = Rate::new(rate.amount(), period.min(Rate::MAX_PERIOD)) else { return rate };
+    let burst = (rate.burst() / members).max(1);
+    slow.with_burst(burst).unwrap_or(slow).with_window(rate.window())
+}
