@@ -674,12 +674,12 @@ mod tests {
         for (arrived, i) in (0..6).enumerate() {
             q.push(cost(1), arrived as Nanos, 0, Some(i % 2), i);
         }
-        let lend = |q: &mut Queue<u32>| {
+        let take = |q: &mut Queue<u32>| {
             let ticket = q.next(weight).unwrap().ticket;
             q.lend(ticket, weight);
             ticket
         };
-        let lent: Vec<_> = (0..6).map(|_| lend(&mut q)).collect();
+        let lent: Vec<_> = (0..6).map(|_| take(&mut q)).collect();
         assert_eq!((q.len(), q.lent(), q.next(weight)), (6, 6, None));
         assert!(q.get(lent[0]).is_some() && q.classes.is_empty());
         q.push(cost(1), 9, 0, Some(1), 9);

@@ -31,8 +31,8 @@ pub enum OnFailure {
     Closed,
 }
 
-/// How many calls ask at once, at the least and at the most.
-const APPETITE: (usize, usize) = (256, 65_536);
+/// How many calls ask at once, at the least, at first and at the most.
+const APPETITE: (usize, usize, usize) = (16, 256, 65_536);
 
 /// The part of a gate that a store at a distance needs.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Remote {
     deadlines: HashMap<Ticket, Nanos>,
     /// At which priority someone is held up: nobody of that or a lower one need ask.
     paused: Option<i64>,
+    /// Whether it is for a slot.
+    for_slot: bool,
     /// When the one that is held up could leave at the earliest.
     not_before: Nanos,
     appetite: usize,
@@ -78,6 +80,10 @@ impl Remote {
 
     pub(super) fn note_release(&mut self) {
         self.notes.released += 1;
+        if self.for_slot {
+            // Who is next asks with the same message.
+            (self.paused, self.for_slot) = (None, false);
+        }
     }
 
     pub(super) fn note_settle(&mut self, grant: &Grant, actual: &Cost) {
@@ -152,8 +158,9 @@ impl<T: Default> Gate<T> {
             hasty: HashSet::new(),
             deadlines: HashMap::new(),
             paused: None,
+            for_slot: false,
             not_before: 0,
-            appetite: APPETITE.0,
+            appetite: APPETITE.1,
             granting: None,
             learned,
             jitter,
@@ -266,6 +273,10 @@ impl<T: Default> Gate<T> {
             let slot = next.priority < NESTED / 2;
             let now_or_never = remote.hasty.contains(&next.ticket);
             notes.asks.push((next.ticket, Ask { cost: next.cost, slot, now_or_never }));
+            if self.queue.lent() == remote.appetite {
+                remote.appetite = (remote.appetite * 2).min(APPETITE.2);
+                break;
+            }
         }
         notes
     }
@@ -276,15 +287,12 @@ impl<T: Default> Gate<T> {
         let Some(remote) = &mut self.remote else { return };
         match event {
             Event::Granted(granted) => {
-                if remote.paused.is_none() && granted.len() * 2 > remote.appetite {
-                    remote.appetite = (remote.appetite * 2).min(APPETITE.1);
-                }
                 for (ticket, at, ask) in granted {
                     self.leave_remote(ticket, at, &ask, now, settled);
                 }
             }
-            Event::Denied(denied) => self.deny(&denied, now, settled),
-            Event::Ready => remote.paused = None,
+            Event::Denied(denied, others) => self.deny(&denied, others, now, settled),
+            Event::Ready => (remote.paused, remote.for_slot) = (None, false),
             Event::Members(members) => remote.members = members.max(1),
             Event::Back { members, lost } => {
                 remote.members = members.max(1);
@@ -327,7 +335,7 @@ impl<T: Default> Gate<T> {
         let Some(remote) = &mut self.remote else { return };
         let before = remote.away.replace(why);
         remote.misconfigured = misconfigured;
-        (remote.paused, remote.not_before, remote.appetite) = (None, 0, APPETITE.0);
+        (remote.paused, remote.for_slot, remote.not_before, remote.appetite) = (None, false, 0, APPETITE.1);
         if remote.is_shut() {
             let refusal = remote.unavailable();
             for ticket in self.queue.pick(|_| true) {
@@ -385,7 +393,7 @@ impl<T: Default> Gate<T> {
         settled.push((payload, Ok(grant)));
     }
 
-    fn deny(&mut self, denied: &[(Ticket, Denial)], now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+    fn deny(&mut self, denied: &[(Ticket, Denial)], others: usize, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
         let mut refused = Vec::new();
         let mut held_up = None;
         for &(ticket, denial) in denied.iter().rev() {
@@ -419,8 +427,8 @@ impl<T: Default> Gate<T> {
             && remote.away.is_none()
         {
             remote.paused = Some(remote.paused.map_or(priority, |paused| paused.max(priority)));
-            remote.not_before = at;
-            remote.appetite = (remote.appetite / 2).max(APPETITE.0);
+            (remote.for_slot, remote.not_before) = (at == 0, at);
+            remote.appetite = (2 * others).max(APPETITE.0);
         }
         refused.reverse();
         // They have been asked for, and must wait: no more than may.

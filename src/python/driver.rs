@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::clock::{self, Nanos};
@@ -18,6 +19,7 @@ use super::cached::intern;
 use super::event_loop::{self, LoopId, Loops};
 use super::nesting::Nesting;
 use super::permit::{Nested, Permit};
+use super::remote::Remote;
 use super::request::Request;
 use super::waiter::{Delivery, Parked, Waiter};
 use super::watch;
@@ -34,6 +36,8 @@ pub struct Driver {
     pub nesting: Nesting,
     /// Permits that were released and keep their slot for calls inside.
     lingering: AtomicU64,
+    /// The store, if it is at a distance.
+    pub remote: Option<Remote>,
 }
 
 /// What a call got.
@@ -45,8 +49,8 @@ pub enum Entry {
 static DRIVERS: Mutex<Vec<Weak<Driver>>> = Mutex::new(Vec::new());
 
 impl Driver {
-    /// A driver of that gate.
-    pub fn new(name: String, gate: Gate<Handle>) -> Arc<Self> {
+    /// A driver of that gate, and of its store, if that is at a distance.
+    pub fn new(name: String, gate: Gate<Handle>, remote: Option<Remote>) -> Arc<Self> {
         let gate = Mutex::new(gate);
         let driver = Arc::new(Self {
             name,
@@ -54,6 +58,7 @@ impl Driver {
             loops: Mutex::default(),
             nesting: Nesting::default(),
             lingering: AtomicU64::new(0),
+            remote,
         });
         let mut drivers = DRIVERS.lock();
         drivers.retain(|driver| driver.strong_count() > 0);
@@ -111,6 +116,10 @@ impl Driver {
         nested: Option<Nested>,
         charge: Option<Box<Charge>>,
     ) -> PyResult<Entry> {
+        if self.remote.is_some() && clock::frozen() {
+            let message = "virtual_time() does not drive the clock of a store in Redis";
+            return Err(PyRuntimeError::new_err(format!("{message} (limiter {:?})", self.name)));
+        }
         let waiter = Py::new(py, Waiter::new(self))?;
         let deferred = nested.is_some();
         let mut settled = Vec::new();
@@ -119,7 +128,9 @@ impl Driver {
             let now = clock::now();
             let admission = gate.admit(now, asked, &mut settled);
             if let Admission::Queued(ticket) = admission {
-                waiter.get().queue(ticket, asked.timeout.map_or(Nanos::MAX, |timeout| now.saturating_add(timeout)));
+                // Who leaves now or never is told so by the store.
+                let timeout = asked.timeout.filter(|&timeout| timeout > 0);
+                waiter.get().queue(ticket, timeout.map_or(Nanos::MAX, |timeout| now.saturating_add(timeout)));
                 if let Some(handle) = gate.payload(ticket) {
                     *handle = Some(waiter.clone_ref(py));
                 }
@@ -143,7 +154,21 @@ impl Driver {
         if deferred || !settled.is_empty() {
             self.settle(py, settled);
         }
+        self.exchange();
         entry
+    }
+
+    /// Tells a store at a distance what there is to tell.
+    #[inline]
+    pub fn exchange(&self) {
+        if let Some(remote) = &self.remote {
+            remote.exchange(self);
+        }
+    }
+
+    /// Whether a store at a distance has decided something that was not taken in.
+    pub fn has_news(&self) -> bool {
+        self.remote.as_ref().is_some_and(Remote::has_news)
     }
 
     /// A permit, if there is one now.
@@ -180,6 +205,15 @@ impl Driver {
 
     /// Admits all who may leave by now, wakes them, and sees to it that someone wakes for the next.
     pub fn pump(self: &Arc<Self>, py: Python<'_>) {
+        if let Some(remote) = &self.remote {
+            remote.collect(self, py);
+            self.pump_here(py);
+            return self.exchange();
+        }
+        self.pump_here(py);
+    }
+
+    fn pump_here(self: &Arc<Self>, py: Python<'_>) {
         loop {
             let mut settled = Vec::new();
             {
@@ -197,7 +231,7 @@ impl Driver {
     }
 
     /// Gives each outcome to its waiter and wakes it. Gives whether something came back: a grant that nobody takes.
-    fn deliver(self: &Arc<Self>, py: Python<'_>, settled: Vec<(Handle, Outcome)>) -> bool {
+    pub fn deliver(self: &Arc<Self>, py: Python<'_>, settled: Vec<(Handle, Outcome)>) -> bool {
         let mut came_back = false;
         let mut here = None;
         for (handle, outcome) in settled {
@@ -271,6 +305,10 @@ impl Driver {
         let unwatched = gate.waiting() == 0;
         if unwatched {
             gate.release_unwatched(grant);
+        }
+        drop(gate);
+        if unwatched {
+            self.exchange();
         }
         unwatched
     }
@@ -404,6 +442,21 @@ pub fn shared() -> Vec<Arc<Driver>> {
     drivers.into_iter().filter(awaited).collect()
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(remote) = &self.remote {
+            remote.exchange(self);
+            remote.close();
+        }
+    }
+}
+
+/// The drivers of limiters whose store is at a distance.
+pub fn distant() -> Vec<Arc<Driver>> {
+    let drivers = DRIVERS.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+    drivers.into_iter().filter(|driver| driver.remote.is_some()).collect()
+}
+
 /// What a forked child does for every limiter.
 pub fn after_fork(_py: Python<'_>) {
     #[cfg(unix)]
@@ -416,5 +469,8 @@ pub fn after_fork(_py: Python<'_>) {
         driver.loops.lock().disown();
         driver.nesting.disown();
         driver.lingering.store(0, Ordering::Relaxed);
+        if let Some(remote) = &driver.remote {
+            remote.disown();
+        }
     }
 }

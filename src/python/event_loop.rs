@@ -15,6 +15,7 @@ use crate::clock::{self, Nanos, SECOND};
 use super::cached::{Cached, intern};
 use super::convert::to_seconds;
 use super::driver::Driver;
+use super::remote::{Remote, Watch};
 use super::waiter::Waiter;
 
 /// Names a loop among those of one limiter, and never another.
@@ -52,6 +53,8 @@ struct EventLoop {
     inbox: Vec<(Py<Waiter>, Py<PyAny>)>,
     /// Whether the loop has been asked to look into the inbox.
     called: bool,
+    /// What wakes it when a store at a distance has decided.
+    _watch: Option<Watch>,
 }
 
 /// The loops of one limiter. They are few, so that looking through them is quick.
@@ -97,7 +100,10 @@ impl Fresh {
         let tick = |alarm| Py::new(event_loop.py(), Tick { driver: Arc::clone(driver), id, alarm });
         let (tick, alarm) = (tick(false)?, tick(true)?);
         let object = event_loop.clone().unbind();
-        Ok(Self(EventLoop { id, object, tick, alarm, parked: 1, timer: None, inbox: Vec::new(), called: false }))
+        let watch = |remote: &Remote| remote.watch(driver, event_loop);
+        let watch = driver.remote.as_ref().map(watch).transpose()?.flatten();
+        let (inbox, called) = (Vec::new(), false);
+        Ok(Self(EventLoop { id, object, tick, alarm, parked: 1, timer: None, inbox, called, _watch: watch }))
     }
 }
 
@@ -278,4 +284,5 @@ pub fn armed(driver: &Driver, id: LoopId) -> Option<Nanos> {
 /// Makes the classes that are not exported.
 pub fn make_classes(py: Python<'_>) {
     py.get_type::<Tick>();
+    py.get_type::<super::remote::Heard>();
 }

@@ -133,13 +133,13 @@ impl Limiter {
             Some(value) => one_of(name, value, allowed),
             None => Ok(allowed.first().copied().unwrap_or_default().to_owned()),
         };
+        let policy = known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
         let store = given(store).map_or_else(|| Ok("memory://".to_owned()), |url| text("store", url))?;
         let place = Place::of(&store)?;
         let provider = given(provider).map(|name| named(&text("provider", name)?)).transpose()?;
         let conflict = known("on_conflict", on_conflict, &["error", "keep", "replace"])?;
         // What other processes have found out is no conflict.
         let on_conflict = if provider.is_some() && given(on_conflict).is_none() { "keep".to_owned() } else { conflict };
-        known("on_store_failure", on_store_failure, &["share", "open", "closed"])?;
         let name = given(name).map(|name| text("name", name)).transpose()?;
         if name.as_ref().is_some_and(String::is_empty) {
             return Err(PyValueError::new_err("name must not be empty; leave it out for one of its own"));
@@ -157,8 +157,9 @@ impl Limiter {
             max_waiting: bounded("max_waiting", max_waiting, 0)?.and_then(|most| usize::try_from(most).ok()),
             discover: provider,
         };
-        let gate = place.gate(py, config, &on_conflict)?;
-        let driver = Driver::new(name.or_else(|| place.name()).unwrap_or_else(fresh_name), gate);
+        let name = place.name(name)?.unwrap_or_else(fresh_name);
+        let gate = place.gate(py, config, &on_conflict, &policy)?;
+        let driver = Driver::new(name, gate, place.remote(&policy));
         let limiter = Self {
             driver,
             store,

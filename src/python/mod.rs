@@ -13,6 +13,7 @@ mod nesting;
 mod permit;
 mod provider;
 mod rate;
+mod remote;
 mod request;
 mod retry;
 mod scope;
@@ -45,6 +46,8 @@ mod _core {
     #[pymodule_export]
     use super::rate::Rate;
     #[pymodule_export]
+    use super::remote::{heard, retire};
+    #[pymodule_export]
     use super::retry::{Attempts, RetryBudget, RetryPolicy};
     #[pymodule_export]
     use super::scope::Scope;
@@ -73,6 +76,7 @@ mod _core {
     #[pyfunction]
     fn after_fork(py: Python<'_>) {
         super::driver::after_fork(py);
+        super::remote::after_fork();
         super::retry::after_fork();
     }
 

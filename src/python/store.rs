@@ -4,14 +4,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::clock;
-use crate::gate::{Config, Gate};
+use crate::gate::{Config, Gate, OnFailure};
+use crate::store::redis::address::Address;
 
 use super::driver::Handle;
+use super::remote::Remote;
 
 /// What `store` may be.
 pub enum Place {
     Memory,
     Shared(String),
+    Distant(Address),
 }
 
 impl Place {
@@ -20,25 +23,62 @@ impl Place {
         match url.split_once("://") {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("shm", name)) => Ok(Self::Shared(name.to_owned())),
-            _ => Err(PyValueError::new_err(format!("store must be 'memory://' or 'shm://NAME', not {url:?}"))),
+            _ => match Address::parse(url) {
+                Ok(address) => Ok(Self::Distant(address)),
+                Err(error) => Err(PyValueError::new_err(error.to_string())),
+            },
         }
     }
 
-    /// What a limiter is called that was given no name.
-    pub fn name(&self) -> Option<String> {
+    /// What a limiter is called that was given this name, or none.
+    pub fn name(&self, given: Option<String>) -> PyResult<Option<String>> {
         match self {
-            Self::Memory => None,
-            Self::Shared(name) => Some(name.clone()),
+            Self::Memory => Ok(given),
+            Self::Shared(name) => Ok(given.or_else(|| Some(name.clone()))),
+            Self::Distant(_) if given.is_none() => {
+                let message = "name must be given with a store in Redis: limiters of the same name share one ledger";
+                Err(PyValueError::new_err(message))
+            }
+            Self::Distant(_) => Ok(given),
+        }
+    }
+
+    /// What connects a limiter with its store, if that is at a distance.
+    pub fn remote(self, policy: &str) -> Option<Remote> {
+        match self {
+            Self::Distant(address) => Some(Remote::new(address, policy.to_owned())),
+            Self::Memory | Self::Shared(_) => None,
         }
     }
 
     /// A gate over it.
-    pub fn gate(&self, py: Python<'_>, config: Config, on_conflict: &str) -> PyResult<Gate<Handle>> {
+    pub fn gate(
+        &self,
+        py: Python<'_>,
+        config: Config,
+        on_conflict: &str,
+        on_failure: &str,
+    ) -> PyResult<Gate<Handle>> {
         match self {
             Self::Memory => Ok(Gate::new(config, clock::now())),
             Self::Shared(name) => shared(py, name, config, on_conflict),
+            Self::Distant(_) => distant(py, config, on_failure),
         }
     }
+}
+
+fn distant(py: Python<'_>, config: Config, on_failure: &str) -> PyResult<Gate<Handle>> {
+    if config.per_key.is_some() {
+        let message = "per_key: what each key may use on its own is not kept in Redis; leave per_key out, give each key";
+        return Err(PyValueError::new_err(format!("{message} a limiter of its own, or use store='memory://'")));
+    }
+    let on_failure = match on_failure {
+        "open" => OnFailure::Open,
+        "closed" => OnFailure::Closed,
+        _ => OnFailure::Share,
+    };
+    py.import("penstock._bells")?.call_method0("register")?;
+    Ok(Gate::remote(config, on_failure, clock::now()))
 }
 
 #[cfg(unix)]

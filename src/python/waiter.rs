@@ -252,6 +252,10 @@ impl Waiter {
             Some(_) => {}
         }
         this.driver.arm_here(py, &event_loop, id)?;
+        if this.driver.has_news() {
+            // It was decided before anyone listened.
+            this.driver.pump(py);
+        }
         Ok(Step::Sleep(future.unbind()))
     }
 }
@@ -271,7 +275,10 @@ pub enum Step {
 impl Waiter {
     /// How long a thread is to sleep on `lock`, in seconds, or None when it is decided. A negative number is until it is
     /// released.
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> PyResult<Option<f64>> {
+        if let Some(remote) = &self.driver.remote {
+            remote.watch_threads(&self.driver, py)?;
+        }
         self.driver.pump(py);
         let mut lock = Some(lock);
         loop {
@@ -279,7 +286,7 @@ impl Waiter {
             let sleeps = {
                 let state = &mut self.standing.lock().state;
                 match state {
-                    State::Settled(_) | State::Done => return None,
+                    State::Settled(_) | State::Done => return Ok(None),
                     State::Thread(sleep) => {
                         let until = expected.min(sleep.deadline);
                         let unchanged = lock.is_none() && sleep.until <= until;
@@ -300,7 +307,12 @@ impl Waiter {
             };
             // Once more, in case it became the next while it lay down.
             if let Some(until) = sleeps {
-                return Some(if until == Nanos::MAX { -1.0 } else { to_seconds(until.saturating_sub(clock::now())) });
+                if self.driver.has_news() {
+                    self.driver.pump(py);
+                    continue;
+                }
+                let seconds = if until == Nanos::MAX { -1.0 } else { to_seconds(until.saturating_sub(clock::now())) };
+                return Ok(Some(seconds));
             }
         }
     }
@@ -408,7 +420,7 @@ impl Acquire {
     /// For a thread: how long to sleep on `lock`, in seconds, or None when it is decided.
     ///
     /// A negative number is until it is released.
-    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> Option<f64> {
+    fn park(&self, py: Python<'_>, lock: Py<PyAny>) -> PyResult<Option<f64>> {
         self.waiter.get().park(py, lock)
     }
 

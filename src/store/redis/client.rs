@@ -134,7 +134,7 @@ impl Session {
             }
             answer => answer,
         };
-        Ok(redis::from_redis_value(answer?).map_err(|_| Failure::malformed())?)
+        redis::from_redis_value(answer?).map_err(|_| Failure::malformed())
     }
 
     async fn send(&mut self, how: &str, script: &str, message: &[u8]) -> Result<redis::Value, RedisError> {
@@ -144,5 +144,6 @@ impl Session {
             Connection::One(connection) => connection.req_packed_command(&command).await,
             Connection::Cluster(connection) => connection.req_packed_command(&command).await,
         }
+        .and_then(redis::Value::extract_error)
     }
 }

@@ -109,8 +109,8 @@ pub enum Denial {
 pub enum Event {
     /// These may leave now, and were charged at these times of the server's clock.
     Granted(Vec<(Ticket, Micros, Ask)>),
-    /// These may not yet. In the order in which they asked.
-    Denied(Vec<(Ticket, Denial)>),
+    /// These may not yet, in the order in which they asked, and how many of the same batch may.
+    Denied(Vec<(Ticket, Denial)>, usize),
     /// Those who wait may ask.
     Ready,
     /// The store is there. How many processes there are, and whether it has lost what was known of calls before.
@@ -168,6 +168,11 @@ impl Link {
         if first {
             self.wake.notify_one();
         }
+    }
+
+    /// Says something in the task's place, where there is none.
+    pub fn say(&self, event: Event) {
+        self.post(vec![event]);
     }
 
     /// Takes what was decided.

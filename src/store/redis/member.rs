@@ -160,10 +160,10 @@ impl Member {
     async fn run(mut self) {
         let mut backoff = BACKOFF.0;
         while !self.link.is_closing() {
-            let (pushes, pushed) = unbounded_channel();
+            let (to_us, pushed) = unbounded_channel();
             let (address, keys) = (self.setup.address.clone(), Arc::clone(&self.keys));
             let channel = channel(&self.setup.limiter, &self.process);
-            let connecting = async move { Session::connect(&address, &keys, &channel, pushes).await };
+            let connecting = async move { Session::connect(&address, &keys, &channel, to_us).await };
             let failure = match self.meanwhile(connecting).await {
                 None => break,
                 Some(Ok(session)) => {
@@ -209,7 +209,7 @@ impl Member {
     fn give_back_asks(&mut self) {
         let denied: Vec<_> = self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)).collect();
         if !denied.is_empty() {
-            self.link.post(vec![Event::Denied(denied)]);
+            self.link.post(vec![Event::Denied(denied, 0)]);
         }
     }
 
@@ -230,7 +230,7 @@ impl Member {
         self.unschedule(&mut denied);
         (self.registered, self.ready_at, self.wants_slot) = (false, None, false);
         denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
-        let mut events = if denied.is_empty() { Vec::new() } else { vec![Event::Denied(denied)] };
+        let mut events = if denied.is_empty() { Vec::new() } else { vec![Event::Denied(denied, 0)] };
         if !self.away {
             self.away = true;
             let Failure { why, misconfigured } = failure.clone();
@@ -434,7 +434,7 @@ impl Member {
                 let mut denied: Vec<_> = asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)).collect();
                 self.unschedule(&mut denied);
                 self.notes.settles.clear();
-                self.link.post(vec![Event::Denied(denied), Event::Ready]);
+                self.link.post(vec![Event::Denied(denied, 0), Event::Ready]);
                 if again.limits.is_some() {
                     self.fresh_limits = true;
                 }
@@ -522,7 +522,8 @@ impl Member {
             events.push(Event::Granted(granted));
         }
         if !denied.is_empty() {
-            events.push(Event::Denied(denied));
+            let others = asks.len() - denied.len();
+            events.push(Event::Denied(denied, others));
         }
     }
 
