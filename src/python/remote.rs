@@ -112,9 +112,8 @@ impl Remote {
         let said = py.import(intern!(py, "penstock._bells")).and_then(|bells| {
             let (name, address) = (driver.name.as_str(), self.address.to_string());
             match away {
-                Some((why, misconfigured)) => {
-                    bells.call_method1(intern!(py, "log_away"), (name, address, why, misconfigured, self.policy.as_str()))
-                }
+                Some((why, misconfigured)) => bells
+                    .call_method1(intern!(py, "log_away"), (name, address, why, misconfigured, self.policy.as_str())),
                 None => bells.call_method1(intern!(py, "log_back"), (name, address)),
             }
         });

@@ -52,13 +52,7 @@ impl Place {
     }
 
     /// A gate over it.
-    pub fn gate(
-        &self,
-        py: Python<'_>,
-        config: Config,
-        on_conflict: &str,
-        on_failure: &str,
-    ) -> PyResult<Gate<Handle>> {
+    pub fn gate(&self, py: Python<'_>, config: Config, on_conflict: &str, on_failure: &str) -> PyResult<Gate<Handle>> {
         match self {
             Self::Memory => Ok(Gate::new(config, clock::now())),
             Self::Shared(name) => shared(py, name, config, on_conflict),
@@ -69,7 +63,8 @@ impl Place {
 
 fn distant(py: Python<'_>, config: Config, on_failure: &str) -> PyResult<Gate<Handle>> {
     if config.per_key.is_some() {
-        let message = "per_key: what each key may use on its own is not kept in Redis; leave per_key out, give each key";
+        let message =
+            "per_key: what each key may use on its own is not kept in Redis; leave per_key out, give each key";
         return Err(PyValueError::new_err(format!("{message} a limiter of its own, or use store='memory://'")));
     }
     let on_failure = match on_failure {

@@ -35,6 +35,8 @@ const HEARTBEAT: Nanos = 5 * SECOND / 2;
 const UNDER_WAY: usize = 64;
 /// The least pause between two batches that are under way together.
 const PAUSE: Nanos = SECOND / 1_000;
+/// How long what nobody waits for waits for others to travel with.
+const LINGER: Nanos = SECOND / 500;
 /// How far ahead calls are admitted at the least and at the most: enough to ask again before that is over.
 const HORIZON: (Nanos, Nanos) = (SECOND / 50, SECOND);
 /// How far ahead the first of a batch is admitted at the most.
@@ -334,7 +336,7 @@ impl Member {
             under_way == 0 || under_way < UNDER_WAY && since >= self.pause()
         } else {
             // What nobody waits for goes with those who ask, if there are any soon.
-            under_way < UNDER_WAY && since >= self.pause()
+            under_way < UNDER_WAY && since >= self.pause().max(LINGER)
         }
     }
 
@@ -343,7 +345,8 @@ impl Member {
         if !self.registered && under_way > 0 {
             at = Nanos::MAX;
         } else if self.link.has_notes() || !self.notes.is_empty() {
-            at = at.min(self.sent_at.saturating_add(self.pause()));
+            let pause = if self.link.has_asks() { self.pause() } else { self.pause().max(LINGER) };
+            at = at.min(self.sent_at.saturating_add(pause));
         }
         let due = self.scheduled.peek().map(|Reverse(next)| next.due);
         let soon = [due, self.ready_at].into_iter().flatten().fold(at, Nanos::min);
