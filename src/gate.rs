@@ -26,7 +26,7 @@ use crate::store::redis::wire;
 use crate::store::{Books, GRACE, Part, Spent, Store};
 
 pub use remote::OnFailure;
-use remote::Remote;
+use remote::{Answer, Remote};
 
 /// Nested calls go before all others: whoever they belong to holds a slot already, and must get on to give it back.
 const NESTED: i64 = 1 << 40;
@@ -316,10 +316,12 @@ impl<T: Default> Gate<T> {
             self.books.counts.refused += 1;
             return Some(Admission::Refused(Refusal::Exhausted(exhausted)));
         }
-        if self.remote.is_some()
-            && let Some(answer) = self.remote_answer(now, &cost, request)
-        {
-            return answer;
+        if self.remote.is_some() {
+            match self.remote_answer(now, &cost, request) {
+                Answer::Now(admission) => return Some(admission),
+                Answer::Later => return None,
+                Answer::Here => {}
+            }
         }
         if !self.queue.is_clear(request.place()) || !(request.nested || self.books.turn.is_own(false)) {
             return None;

@@ -9,7 +9,6 @@ import threading
 
 from penstock import _core
 
-
 _listeners: list[threading.Thread] = []
 
 

@@ -851,6 +851,15 @@ def after_fork() -> None:
     The calls under way and those that wait are the parent's: the child's limiters start with none.
     """
 
+def heard() -> bool:
+    """For `penstock._bells`: the listening thread was woken. Gives whether it is to go on."""
+
+def retire() -> None:
+    """For `penstock._bells`, at the interpreter's exit: what is held elsewhere is given back.
+
+    Nothing is started any more from here on.
+    """
+
 def look() -> None:
     """For `penstock._watching`: lets the calls leave that other processes have set free."""
 

@@ -31,6 +31,16 @@ pub enum OnFailure {
     Closed,
 }
 
+/// Who answers a request.
+pub(super) enum Answer {
+    /// Nobody need be asked.
+    Now(Admission),
+    /// The store, when it is asked.
+    Later,
+    /// The books here.
+    Here,
+}
+
 /// How many calls ask at once, at the least, at first and at the most.
 const APPETITE: (usize, usize, usize) = (16, 256, 65_536);
 
@@ -197,22 +207,17 @@ impl<T: Default> Gate<T> {
 
     /// The answer to a request, as far as no store need be asked; nothing where the books here decide.
     #[cold]
-    pub(super) fn remote_answer(
-        &mut self,
-        now: Nanos,
-        cost: &Cost,
-        request: &Request<'_>,
-    ) -> Option<Option<Admission>> {
-        let remote = self.remote.as_ref()?;
+    pub(super) fn remote_answer(&mut self, now: Nanos, cost: &Cost, request: &Request<'_>) -> Answer {
+        let Some(remote) = self.remote.as_ref() else { return Answer::Here };
         if remote.is_shut() {
             let refusal = remote.unavailable();
             self.books.counts.refused += 1;
-            return Some(Some(Admission::Refused(refusal)));
+            return Answer::Now(Admission::Refused(refusal));
         }
         if remote.is_open() || remote.is_linked() && request.nested && cost.is_free() {
-            return Some(Some(Admission::Granted(self.grant(*cost, None, !request.nested, now, now, 0))));
+            return Answer::Now(Admission::Granted(self.grant(*cost, None, !request.nested, now, now, 0)));
         }
-        remote.is_linked().then_some(None)
+        if remote.is_linked() { Answer::Later } else { Answer::Here }
     }
 
     /// Queues a call to be asked for. One that leaves now or never is asked for as well, unless others wait.

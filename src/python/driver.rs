@@ -264,6 +264,7 @@ impl Driver {
     }
 
     /// Takes a grant back that nobody takes.
+    #[allow(clippy::needless_pass_by_value)] // what was decided ends here
     pub fn abandon(&self, outcome: Outcome) -> bool {
         if let Ok(grant) = outcome {
             self.gate.lock().abandon(clock::now(), grant);

@@ -295,6 +295,9 @@ impl Limiter {
         priority: Any<'_, '_>,
     ) -> PyResult<Option<Py<Permit>>> {
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout: None };
+        if self.driver.remote.is_some() {
+            return super::remote::try_admit(&self.driver, py, &Request { timeout: Some(0), ..Request::new(&given)? });
+        }
         self.driver.try_admit(py, &Request { timeout: Some(0), ..Request::new(&given)? })
     }
 

@@ -19,7 +19,10 @@ use crate::store::redis::member::{self, Setup};
 use crate::store::redis::thread;
 
 use super::cached::intern;
-use super::driver::Driver;
+use super::driver::{Driver, Entry};
+use super::permit::Permit;
+use super::request::Request;
+use super::waiter::Acquire;
 
 /// How long the interpreter's exit waits for the last words to all stores.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -124,10 +127,9 @@ impl Remote {
 
     /// The bell of a loop, which rings from here on when something is decided; nothing if it can have none.
     pub fn watch(&self, driver: &Driver, event_loop: &Bound<'_, PyAny>) -> PyResult<Option<Watch>> {
-        let bell = match bell_of(event_loop) {
-            Ok(bell) => bell,
+        let Ok(bell) = bell_of(event_loop) else {
             // A loop that watches no file descriptors.
-            Err(_) => return self.watch_threads(driver, event_loop.py()).map(|()| None),
+            return self.watch_threads(driver, event_loop.py()).map(|()| None);
         };
         let link = self.link(driver);
         link.watch(&bell);
@@ -179,6 +181,28 @@ pub struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.link.unwatch(&self.bell);
+    }
+}
+
+/// A permit if the store gives one now: it is asked, and a thread that must not sleep sleeps for that one trip.
+pub fn try_admit(driver: &Arc<Driver>, py: Python<'_>, request: &Request) -> PyResult<Option<Py<Permit>>> {
+    let admitted = match driver.admit(py, request) {
+        Ok(Entry::Now(permit)) => return Ok(Some(permit)),
+        Ok(Entry::Later(waiter)) => {
+            let acquire = Py::new(py, Acquire::new(waiter))?;
+            let park = py.import(intern!(py, "penstock._parking"))?.getattr(intern!(py, "park"))?;
+            park.call1((acquire,)).and_then(|permit| Ok(permit.cast_into::<Permit>()?.unbind()))
+        }
+        Err(error) => Err(error),
+    };
+    let errors = py.import(intern!(py, "penstock.errors"))?;
+    let is_no = |error: &PyErr, name| errors.getattr(name).is_ok_and(|class| error.is_instance(py, &class));
+    match admitted {
+        Ok(permit) => Ok(Some(permit)),
+        Err(error) if ["AcquireTimeout", "QueueFull", "QuotaExhausted"].iter().any(|name| is_no(&error, *name)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -268,7 +292,9 @@ pub fn heard(py: Python<'_>) -> bool {
     !ENDING.load(Ordering::Relaxed)
 }
 
-/// For `penstock._bells`, at the interpreter's exit: what is held elsewhere is given back, and nothing is started any more.
+/// For `penstock._bells`, at the interpreter's exit: what is held elsewhere is given back.
+///
+/// Nothing is started any more from here on.
 #[pyfunction]
 pub fn retire(py: Python<'_>) {
     ENDING.store(true, Ordering::Relaxed);

@@ -33,13 +33,12 @@ impl Place {
     /// What a limiter is called that was given this name, or none.
     pub fn name(&self, given: Option<String>) -> PyResult<Option<String>> {
         match self {
-            Self::Memory => Ok(given),
             Self::Shared(name) => Ok(given.or_else(|| Some(name.clone()))),
             Self::Distant(_) if given.is_none() => {
                 let message = "name must be given with a store in Redis: limiters of the same name share one ledger";
                 Err(PyValueError::new_err(message))
             }
-            Self::Distant(_) => Ok(given),
+            Self::Memory | Self::Distant(_) => Ok(given),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a process tells the script, and what the script answers.
 //!
-//! A message is one MessagePack array, so that a batch of hundreds is read by one call of C; an answer is an array of
+//! A message is one `MessagePack` array, so that a batch of hundreds is read by one call of C; an answer is an array of
 //! whole numbers. Times are microseconds of the server's clock.
 
 use crate::clock::Nanos;
@@ -106,6 +106,7 @@ pub struct Spent {
 
 /// All that one message says.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // flags of a protocol
 pub struct Message {
     /// Who sends it; unique among all processes.
     pub process: String,
@@ -167,7 +168,9 @@ impl Message {
         out.array(self.settles.len() * 5);
         for settle in &self.settles {
             out.whole(settle.at);
-            settle.more.iter().for_each(|&more| out.whole(more));
+            for more in settle.more {
+                out.whole(more);
+            }
         }
         out.array(self.cooldowns.len() * 4);
         for cooldown in &self.cooldowns {
@@ -191,7 +194,9 @@ impl Message {
         for learned in &self.learned {
             out.whole(number(learned.dimension));
             out.period(learned.period);
-            [learned.amount, learned.burst, learned.speed].iter().for_each(|&value| out.whole(signed(value)));
+            for value in [learned.amount, learned.burst, learned.speed] {
+                out.whole(signed(value));
+            }
         }
         out.array(if self.spent.is_some() { 3 } else { 0 });
         if let Some(spent) = &self.spent {
@@ -346,7 +351,7 @@ fn up(nanos: Nanos) -> i64 {
     signed(nanos.div_ceil(1_000)).min(1 << 50)
 }
 
-/// A MessagePack document in the making.
+/// A `MessagePack` document in the making.
 #[derive(Default)]
 struct Pack(Vec<u8>);
 
@@ -377,16 +382,15 @@ impl Pack {
         let Self(out) = self;
         match i8::try_from(value) {
             Ok(small) if small >= -32 => out.extend(small.to_be_bytes()),
-            _ => match i32::try_from(value) {
-                Ok(small) => {
+            _ => {
+                if let Ok(small) = i32::try_from(value) {
                     out.push(0xd2);
                     out.extend(small.to_be_bytes());
-                }
-                Err(_) => {
+                } else {
                     out.push(0xd3);
                     out.extend(value.to_be_bytes());
                 }
-            },
+            }
         }
     }
 
