@@ -151,7 +151,7 @@ impl World {
                     assert!(waiter.cost.get(oversize.dimension) > oversize.limit);
                     self.counts.refused += 1;
                 }
-                Err(Refusal::Exhausted(_) | Refusal::QueueFull(_) | Refusal::Store(_)) => {
+                Err(Refusal::Exhausted(_) | Refusal::QueueFull(_) | Refusal::Store(_) | Refusal::Unavailable(_)) => {
                     panic!("told of a full queue after joining it")
                 }
             }
@@ -232,7 +232,7 @@ impl World {
                 self.counts.refused += 1;
             }
             Admission::Refused(Refusal::Oversize(_)) => self.counts.refused += 1,
-            Admission::Refused(Refusal::Exhausted(_) | Refusal::Store(_)) => panic!("no provider said anything"),
+            Admission::Refused(Refusal::Exhausted(_) | Refusal::Store(_) | Refusal::Unavailable(_)) => panic!("no provider said anything"),
         }
         self.check();
     }

@@ -34,11 +34,14 @@ impl Place {
     pub fn name(&self, given: Option<String>) -> PyResult<Option<String>> {
         match self {
             Self::Shared(name) => Ok(given.or_else(|| Some(name.clone()))),
-            Self::Distant(_) if given.is_none() => {
-                let message = "name must be given with a store in Redis: limiters of the same name share one ledger";
-                Err(PyValueError::new_err(message))
-            }
-            Self::Memory | Self::Distant(_) => Ok(given),
+            Self::Memory => Ok(given),
+            Self::Distant(address) => match given.or_else(|| address.name().map(str::to_owned)) {
+                None => {
+                    let message = "name must be given with a store in Redis, or ?name=NAME in its URL: limiters of the";
+                    Err(PyValueError::new_err(format!("{message} same name share one ledger")))
+                }
+                name => Ok(name),
+            },
         }
     }
 

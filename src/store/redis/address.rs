@@ -11,6 +11,7 @@ pub struct Address {
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(super) cluster: bool,
     shown: String,
+    name: Option<String>,
 }
 
 /// Why a URL cannot be that of a store.
@@ -35,7 +36,7 @@ impl Address {
     }
 
     /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://...` for TLS, `unix:///path?db=0`, and
-    /// `redis+cluster://host:port,host:port` or `rediss+cluster://...` for a cluster.
+    /// `redis+cluster://host:port,host:port` or `rediss+cluster://...` for a cluster. `?name=NAME` names the limiter.
     ///
     /// # Errors
     /// When it is no such URL. The message does not show the password.
@@ -45,6 +46,8 @@ impl Address {
             let forms = "redis://HOST:PORT/DB, rediss://..., unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT";
             AddressError(format!("store must be memory://, shm://NAME, {forms}, not {shown:?}: {why}"))
         };
+        let (url, name) = named(url);
+        let url = url.as_str();
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         if !SCHEMES.contains(&scheme) {
             return Err(wrong("the scheme is unknown"));
@@ -65,7 +68,12 @@ impl Address {
         } else {
             nodes.push(Self::node(url).map_err(|why| wrong(&why))?);
         }
-        Ok(Self { nodes, cluster, shown })
+        Ok(Self { nodes, cluster, shown, name })
+    }
+
+    /// The limiter's name, if the URL says one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     fn node(url: &str) -> Result<ConnectionInfo, String> {
@@ -85,6 +93,20 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
+}
+
+/// The URL without the limiter's name, and the name.
+fn named(url: &str) -> (String, Option<String>) {
+    let Some((before, query)) = url.split_once('?') else { return (url.to_owned(), None) };
+    let (mut kept, mut name) = (Vec::new(), None);
+    for pair in query.split('&') {
+        match pair.strip_prefix("name=") {
+            Some(value) => name = Some(value.to_owned()).filter(|value| !value.is_empty()),
+            None => kept.push(pair),
+        }
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    (format!("{before}{query}"), name)
 }
 
 /// The URL without what must not be shown.
@@ -127,6 +149,8 @@ mod tests {
         let address = Address::parse("redis://user:secret@10.0.0.1:6380/3").unwrap();
         assert_eq!(address.to_string(), "redis://user:***@10.0.0.1:6380/3");
         assert_eq!(address.nodes[0].redis_settings().db(), 3);
+        let address = Address::parse("redis://h/3?name=gpt").unwrap();
+        assert_eq!((address.name(), address.nodes[0].redis_settings().db()), (Some("gpt"), 3));
     }
 
     #[test]

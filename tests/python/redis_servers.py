@@ -1,0 +1,212 @@
+"""Real servers of Redis on free ports, for one test each, and a proxy that makes the way to them long or broken."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+_numbers = itertools.count()
+
+
+def fresh_name():
+    """A name that no other limiter has."""
+    return f"test-{os.getpid()}-{next(_numbers)}"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """One server. What it knows is lost when it is killed, unless it is told to keep it."""
+
+    def __init__(self, *options, keep=False):
+        self.directory = tempfile.mkdtemp(prefix="penstock-redis-")
+        self.options, self.keep, self.process = options, keep, None
+        for _ in range(10):
+            self.port = free_port()
+            if self._start():
+                return
+        raise RuntimeError("no redis-server could be started; .ci/run installs it")
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _start(self):
+        saving = ["--appendonly", "yes", "--appendfsync", "always"] if self.keep else ["--appendonly", "no"]
+        command = [
+            "redis-server",
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.directory,
+            "--save",
+            "",
+        ]
+        self.process = subprocess.Popen(
+            [*command, *saving, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                if self.command("PING"):
+                    return True
+            time.sleep(0.01)
+        self.kill()
+        return False
+
+    def start(self):
+        assert self._start()
+
+    def kill(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop_for_a_while(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def command(self, *words, timeout=5, port=None):
+        """The raw answer to a command."""
+        with socket.create_connection(("127.0.0.1", port or self.port), timeout=timeout) as connection:
+            connection.sendall(encode(*words))
+            connection.settimeout(timeout)
+            return connection.recv(1 << 20)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def encode(*words):
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"".join([b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)])
+
+
+class Cluster:
+    """Three masters that share the slots."""
+
+    def __init__(self):
+        self.nodes = [
+            Server(
+                "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"
+            )
+            for _ in range(3)
+        ]
+        addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        subprocess.run(
+            ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+        deadline = time.monotonic() + 30
+        while not all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in self.nodes):
+            assert time.monotonic() < deadline, "the cluster never came up"
+            time.sleep(0.05)
+
+    @property
+    def url(self):
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.__exit__()
+
+
+class Proxy:
+    """Hands bytes on to a server, late, or not at all."""
+
+    def __init__(self, port):
+        self.target, self.delay, self.silent, self.open = port, 0.0, False, True
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.connections = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _accept(self):
+        while self.open:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
+            self.connections += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._hand_on, args=(source, sink), daemon=True).start()
+
+    def _hand_on(self, source, sink):
+        # What is read waits its time, and what comes meanwhile does not wait for it.
+        queue, filled = [], threading.Condition()
+
+        def deliver():
+            while True:
+                with filled:
+                    while not queue:
+                        filled.wait()
+                    due, data = queue.pop(0)
+                time.sleep(max(0.0, due - time.monotonic()))
+                while self.silent and self.open:
+                    time.sleep(0.01)
+                if not data:
+                    with contextlib.suppress(OSError):
+                        sink.shutdown(socket.SHUT_RDWR)
+                    return
+                try:
+                    sink.sendall(data)
+                except OSError:
+                    return
+
+        threading.Thread(target=deliver, daemon=True).start()
+        while True:
+            try:
+                data = source.recv(1 << 16)
+            except OSError:
+                data = b""
+            with filled:
+                queue.append((time.monotonic() + self.delay, data))
+                filled.notify()
+            if not data:
+                return
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.open = False
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
