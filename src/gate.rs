@@ -930,6 +930,9 @@ impl<T: Default> Gate<T> {
         }
         if let Some(remote) = &mut self.remote {
             remote.note_learned(&self.books.ledger);
+            if remote.has_found(&self.books.ledger) {
+                self.note_limits();
+            }
         }
     }
 

@@ -232,7 +232,9 @@ impl World {
                 self.counts.refused += 1;
             }
             Admission::Refused(Refusal::Oversize(_)) => self.counts.refused += 1,
-            Admission::Refused(Refusal::Exhausted(_) | Refusal::Store(_) | Refusal::Unavailable(_)) => panic!("no provider said anything"),
+            Admission::Refused(Refusal::Exhausted(_) | Refusal::Store(_) | Refusal::Unavailable(_)) => {
+                panic!("no provider said anything")
+            }
         }
         self.check();
     }

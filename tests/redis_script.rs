@@ -17,7 +17,7 @@ fn limits(rates: &[(Dimension, Rate)], concurrency: u64) -> Limits {
 }
 
 fn call(tokens: u64) -> Ask {
-    Ask { cost: Cost { requests: 1, tokens, ..Cost::default() }, slot: true, now_or_never: false }
+    Ask { cost: Cost { requests: 1, tokens, ..Cost::default() }, slot: true, patience: None }
 }
 
 /// A generator that is the same in every run.
@@ -55,7 +55,7 @@ fn every_decision_is_the_one_that_the_core_would_make() {
             } else {
                 1 + random.below(rate.burst())
             };
-            let ask = Ask { cost: Cost { tokens: amount, ..Cost::default() }, slot: true, now_or_never: false };
+            let ask = Ask { cost: Cost { tokens: amount, ..Cost::default() }, slot: true, patience: None };
             process.message.asks = vec![ask];
             let done = process.say(now).unwrap();
             let local = u64::try_from(now - BEGIN).unwrap() * 1_000;

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::ledger::{Ledger, Oversize};
 use crate::queue::Ticket;
@@ -41,6 +41,11 @@ pub(super) enum Answer {
     Here,
 }
 
+/// The steps in which patience is told.
+const STEP: Nanos = SECOND / 100;
+/// Whoever is ready to wait for so long need not be told sooner.
+const LONG: Nanos = 3_600 * SECOND;
+
 /// How many calls ask at once, at the least, at first and at the most.
 const APPETITE: (usize, usize, usize) = (16, 256, 65_536);
 
@@ -70,6 +75,8 @@ pub(super) struct Remote {
     /// When the call that is granted next was charged, by the store's clock.
     granting: Option<Micros>,
     learned: Vec<Learned>,
+    /// The rates that the store was told.
+    told: Vec<(Dimension, Rate)>,
     jitter: Option<Nanos>,
 }
 
@@ -128,6 +135,15 @@ impl Remote {
         }
     }
 
+    /// Whether limits were found out that the store was not told.
+    pub(super) fn has_found(&mut self, ledger: &Ledger) -> bool {
+        let found = self.whole.is_none() && ledger.rates() != self.told;
+        if found {
+            self.told = ledger.rates();
+        }
+        found
+    }
+
     /// Someone has left the queue.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         if !self.hasty.is_empty() {
@@ -136,6 +152,21 @@ impl Remote {
         if !self.deadlines.is_empty() {
             self.deadlines.remove(&ticket);
         }
+    }
+
+    /// Whether a call's time to wait is over before that, or so close to it that it makes no difference.
+    fn gives_up_before(&self, ticket: Ticket, at: Nanos) -> bool {
+        self.deadlines.get(&ticket).is_some_and(|deadline| deadline.saturating_sub(2 * STEP) < at)
+    }
+
+    /// How long a call is ready to wait, in steps, so that calls that come together are told together.
+    fn patience(&self, ticket: Ticket, now: Nanos) -> Option<Micros> {
+        if self.hasty.contains(&ticket) {
+            return Some(0);
+        }
+        let left = self.deadlines.get(&ticket)?.saturating_sub(now);
+        let left = left - left % STEP;
+        (left < LONG).then(|| Micros::try_from(left / 1_000).unwrap_or(Micros::MAX))
     }
 
     fn unavailable(&self) -> Refusal {
@@ -157,7 +188,7 @@ impl<T: Default> Gate<T> {
     pub fn remote(config: Config, on_failure: OnFailure, now: Nanos) -> Self {
         let jitter = config.network_jitter;
         let mut gate = Self::new(config, now);
-        let learned = gate.books.ledger.learned();
+        let (learned, told) = (gate.books.ledger.learned(), gate.books.ledger.rates());
         gate.remote = Some(Box::new(Remote {
             on_failure,
             away: None,
@@ -173,6 +204,7 @@ impl<T: Default> Gate<T> {
             appetite: APPETITE.1,
             granting: None,
             learned,
+            told,
             jitter,
         }));
         gate
@@ -264,7 +296,8 @@ impl<T: Default> Gate<T> {
     }
 
     /// What is to be told to the store, with those who ask next.
-    pub fn outgoing(&mut self) -> Notes {
+    pub fn outgoing(&mut self, now: Nanos) -> Notes {
+        let now = self.tick(now);
         let linked = self.is_linked();
         let Some(remote) = &mut self.remote else { return Notes::default() };
         let mut notes = std::mem::take(&mut remote.notes);
@@ -276,8 +309,8 @@ impl<T: Default> Gate<T> {
             }
             self.queue.lend(next.ticket, |cost| ledger.service_time(cost));
             let slot = next.priority < NESTED / 2;
-            let now_or_never = remote.hasty.contains(&next.ticket);
-            notes.asks.push((next.ticket, Ask { cost: next.cost, slot, now_or_never }));
+            let patience = remote.patience(next.ticket, now);
+            notes.asks.push((next.ticket, Ask { cost: next.cost, slot, patience }));
             if self.queue.lent() == remote.appetite {
                 remote.appetite = (remote.appetite * 2).min(APPETITE.2);
                 break;
@@ -410,7 +443,7 @@ impl<T: Default> Gate<T> {
                     let cost = waiting.cost.get(dimension);
                     Some(Refusal::Oversize(Oversize { dimension, cost, limit }))
                 }
-                Denial::Later(at) if hasty || remote.deadlines.get(&ticket).is_some_and(|&deadline| deadline < at) => {
+                Denial::Later(at) if hasty || remote.gives_up_before(ticket, at) => {
                     Some(Refusal::Timeout(at.saturating_sub(now)))
                 }
                 _ if hasty => Some(Refusal::Timeout(0)),

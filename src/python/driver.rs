@@ -80,6 +80,9 @@ impl Driver {
         request: &Request,
         make: impl FnOnce(Python<'_>, &Arc<Self>, Grant, Option<Nested>, Option<Box<Charge>>) -> PyResult<Py<Permit>>,
     ) -> PyResult<Entry> {
+        if let Some(remote) = &self.remote {
+            remote.collect(self, py);
+        }
         let mut nested = self.nesting.enclosing(py).map(Nested::cover);
         let covered = nested.as_ref().map(Nested::covered).unwrap_or_default();
         let cost = request.cost.minus(covered);

@@ -34,6 +34,8 @@ pub struct Remote {
     link: Mutex<Option<Arc<Link>>>,
     /// Whether the listening thread is told, too.
     threads: AtomicBool,
+    /// Whether it was said that the store is away.
+    said: AtomicBool,
 }
 
 /// The loops that have a bell: a loop, held weakly, and what wakes it.
@@ -46,7 +48,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 impl Remote {
     /// Nothing of it is started before it is used.
     pub fn new(address: Address, policy: String) -> Self {
-        Self { address, policy, link: Mutex::new(None), threads: AtomicBool::new(false) }
+        Self { address, policy, link: Mutex::new(None), threads: AtomicBool::new(false), said: AtomicBool::new(false) }
     }
 
     /// What goes to the store and comes from it; made when it is first used.
@@ -74,7 +76,7 @@ impl Remote {
 
     /// Tells the store what its gate has to tell.
     pub fn exchange(&self, driver: &Driver) {
-        let notes = driver.gate.lock().outgoing();
+        let notes = driver.gate.lock().outgoing(clock::now());
         if !notes.is_empty() {
             self.link(driver).tell(notes);
         }
@@ -96,8 +98,11 @@ impl Remote {
                 let now = clock::now();
                 for event in events {
                     match &event {
-                        Event::Away { why, misconfigured } => changes.push(Some((why.to_string(), *misconfigured))),
-                        Event::Back { .. } => changes.push(None),
+                        Event::Away { why, misconfigured } => {
+                            self.said.store(true, Ordering::Relaxed);
+                            changes.push(Some((why.to_string(), *misconfigured)));
+                        }
+                        Event::Back { .. } if self.said.swap(false, Ordering::Relaxed) => changes.push(None),
                         _ => {}
                     }
                     gate.hear(now, event, &mut settled);

@@ -483,16 +483,17 @@ for i = (place or #line + 1) - 1, 1, -1 do
 end
 
 local blocked, took, wants = false, false, false
--- Each: how many alike, whether they take a slot, whether they leave now or never, then what they cost by dimension.
+-- Each: how many alike, whether they take a slot, how long they are ready to wait (-1: for ever), then what they cost by
+-- dimension. Who would have to wait for longer is told, and holds up nobody.
 for i = 1, #asks, 7 do
-    local alike, slot, never = asks[i], asks[i + 1] == 1, asks[i + 2] == 1
+    local alike, slot, patience = asks[i], asks[i + 1] == 1, asks[i + 2]
     if blocked then
         break -- they come later
     end
     for _ = 1, alike do
-        local at, kind, oversize = max(now, state[COOLING]), 0, 0
+        local at, kind, oversize, hasty = max(now, state[COOLING]), 0, 0, patience == 0
         if slot and state[CONCURRENCY] > 0 and state[HELD] + ahead >= state[CONCURRENCY] then
-            kind, wants = 2, wants or not never
+            kind, wants = 2, wants or patience ~= 0
             at = state[HELD] >= state[CONCURRENCY] and now - 1 or lapse
         else
             for j, rate in ipairs(rates) do
@@ -513,8 +514,8 @@ for i = 1, #asks, 7 do
                 end
             end
             -- The first of a batch may reach further than the others, or large calls would starve.
-            local bound = never and 0 or took and horizon or reach
-            if kind == 0 and at > now + bound then
+            hasty = patience >= 0 and at > now + patience
+            if kind == 0 and (hasty or at > now + (took and horizon or reach)) then
                 kind = 1
             end
         end
@@ -533,7 +534,7 @@ for i = 1, #asks, 7 do
                 own[3] = own[3] + 1
             end
             took = true
-        elseif kind < 9 and not never then
+        elseif kind < 9 and not hasty then
             blocked = true
         end
         local size, value = #answer, kind < 9 and at - now or oversize

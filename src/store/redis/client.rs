@@ -96,7 +96,7 @@ impl Session {
             let client = ClusterClient::builder(address.nodes.clone())
                 .use_protocol(redis::ProtocolVersion::RESP3)
                 .connection_timeout(CONNECT)
-                .response_timeout(ANSWER)
+                .response_timeout(2 * ANSWER)
                 .retries(3)
                 .max_retry_wait(100)
                 .push_sender(pushes)
@@ -108,7 +108,7 @@ impl Session {
         let Some(node) = address.nodes.first() else { return Err(Failure::outage("there is no address")) };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
+            .set_response_timeout(Some(2 * ANSWER)) // what is said of it is said here
             .set_push_sender(pushes);
         let client = Client::open(node.clone())?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;

@@ -222,6 +222,10 @@ impl Link {
         std::mem::take(&mut self.state.lock().notes)
     }
 
+    pub(super) fn take_asks(&self) -> Vec<(Ticket, Ask)> {
+        std::mem::take(&mut self.state.lock().notes.asks)
+    }
+
     pub(super) fn has_notes(&self) -> bool {
         !self.state.lock().notes.is_empty()
     }

@@ -38,7 +38,7 @@ const PAUSE: Nanos = SECOND / 1_000;
 /// How long what nobody waits for waits for others to travel with.
 const LINGER: Nanos = SECOND / 500;
 /// How far ahead calls are admitted at the least and at the most: enough to ask again before that is over.
-const HORIZON: (Nanos, Nanos) = (SECOND / 50, SECOND);
+const HORIZON: (Nanos, Nanos) = (SECOND / 10, SECOND);
 /// How far ahead the first of a batch is admitted at the most.
 const REACH: (Nanos, Nanos) = (2 * SECOND, 120 * SECOND);
 /// The pauses between attempts to connect.
@@ -125,6 +125,8 @@ struct Member {
     ready_at: Option<Nanos>,
     /// Whether calls wait for a slot.
     wants_slot: bool,
+    /// Whether slots are short: then one batch at a time asks, or who comes later would get what comes free meanwhile.
+    careful: bool,
     away: bool,
     sent_at: Nanos,
     next: u64,
@@ -152,6 +154,7 @@ impl Member {
             scheduled: BinaryHeap::new(),
             ready_at: None,
             wants_slot: false,
+            careful: false,
             away: false,
             sent_at: 0,
             next: 0,
@@ -334,7 +337,7 @@ impl Member {
             return since >= HEARTBEAT;
         }
         if self.link.has_asks() {
-            under_way == 0 || under_way < UNDER_WAY && since >= self.pause()
+            under_way == 0 || !self.careful && under_way < UNDER_WAY && since >= self.pause()
         } else {
             // What nobody waits for goes with those who ask, if there are any soon.
             under_way < UNDER_WAY && since >= self.pause().max(LINGER)
@@ -500,14 +503,18 @@ impl Member {
                 Decision::Behind => Denial::Behind,
             };
             denied.push((ticket, denial));
-            if blocked || ask.now_or_never {
-                continue;
+            let hasty = match decision {
+                Decision::NotBefore(at) => ask.patience.is_some_and(|patience| at - done.now > patience),
+                _ => ask.patience == Some(0),
+            };
+            if blocked || hasty {
+                continue; // it holds up nobody
             }
             match (decision, denial) {
                 (_, Denial::Later(at)) => {
                     // Early enough for the answer to come in time; not all processes at once.
                     let early = horizon / 4 + self.spread(horizon / 2);
-                    let early = if denied.len() == asks.len() { self.reach().max(early) } else { early };
+                    let early = if denied.len() >= asks.len() { self.reach().max(early) } else { early };
                     let at = at.saturating_sub(early).max(now + SECOND / 1_000);
                     self.ready_at = Some(self.ready_at.map_or(at, |ready| ready.min(at)));
                     blocked = true;
@@ -522,11 +529,18 @@ impl Member {
                 _ => {}
             }
         }
+        if blocked {
+            // Those who have not asked yet come after them.
+            denied.extend(self.link.take_asks().into_iter().map(|(ticket, _)| (ticket, Denial::Behind)));
+            self.careful = self.wants_slot;
+        } else if !asks.is_empty() {
+            self.careful = false;
+        }
         if !granted.is_empty() {
             events.push(Event::Granted(granted));
         }
         if !denied.is_empty() {
-            let others = asks.len() - denied.len();
+            let others = asks.len().saturating_sub(denied.len());
             events.push(Event::Denied(denied, others));
         }
     }

@@ -28,8 +28,8 @@ pub struct Ask {
     pub cost: Cost,
     /// Whether it takes a slot.
     pub slot: bool,
-    /// Whether it leaves now or never.
-    pub now_or_never: bool,
+    /// How long it is ready to wait; for ever, if nothing is said. 0 is now or never.
+    pub patience: Option<Micros>,
 }
 
 /// What a call used more, or less, than it was charged.
@@ -239,7 +239,7 @@ impl Message {
         for (alike, ask) in runs {
             out.whole(alike);
             out.whole(ask.slot.into());
-            out.whole(ask.now_or_never.into());
+            out.whole(ask.patience.unwrap_or(-1));
             out.cost(&ask.cost);
         }
     }
