@@ -157,7 +157,6 @@ impl Driver {
         if deferred || !settled.is_empty() {
             self.settle(py, settled);
         }
-        self.exchange();
         entry
     }
 

@@ -270,6 +270,20 @@ pub fn call(driver: &Driver, py: Python<'_>, id: LoopId, settled: Option<(Py<Wai
     }
 }
 
+/// Asks the loop that runs here to look, once what is ready now has run: what arrives together travels together.
+pub fn soon(driver: &Driver, event_loop: &Bound<'_, PyAny>, id: LoopId) -> PyResult<()> {
+    let py = event_loop.py();
+    let tick = {
+        let mut loops = driver.loops.lock();
+        let Some(known) = loops.get(id) else { return Ok(()) };
+        (!std::mem::replace(&mut known.called, true)).then(|| known.tick.clone_ref(py))
+    };
+    if let Some(tick) = tick {
+        event_loop.call_method1(intern!(py, "call_soon"), (tick,))?;
+    }
+    Ok(())
+}
+
 /// Whether a loop can never run again.
 pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> bool {
     let closed = event_loop.call_method0(intern!(event_loop.py(), "is_closed"));

@@ -252,9 +252,9 @@ impl Waiter {
             Some(_) => {}
         }
         this.driver.arm_here(py, &event_loop, id)?;
-        if this.driver.has_news() {
-            // It was decided before anyone listened.
-            this.driver.pump(py);
+        if this.driver.remote.is_some() {
+            // It asks when all have come that come now.
+            event_loop::soon(&this.driver, &event_loop, id)?;
         }
         Ok(Step::Sleep(future.unbind()))
     }

@@ -2,7 +2,9 @@
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 
+import atexit
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -97,6 +99,19 @@ class Server:
     def __exit__(self, *_):
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def redis_store():
+    """The URL of a store in which nothing is used, with the name of the limiter in it."""
+    yield f"{_shared().url}?name={fresh_name()}"
+
+
+@functools.cache
+def _shared():
+    server = Server()
+    atexit.register(server.__exit__)
+    return server
 
 
 def encode(*words):

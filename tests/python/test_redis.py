@@ -403,6 +403,7 @@ def test_a_forked_child_has_a_connection_of_its_own(server):
                 own = limiter.acquire(timeout=10)
                 full = limiter.try_acquire() is None
                 own.release()
+                time.sleep(0.2)  # it is told a moment later, and `os._exit` waits for nothing
                 os.write(writer, b"1" if full else b"0")
                 status = 0
             finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import IDLE, run, standing
+from redis_servers import redis_store
 from sharing import fresh_store
 
 from penstock import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 STORES: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
     "memory": lambda: contextlib.nullcontext("memory://"),
     "shm": fresh_store,
+    "redis": redis_store,
 }
 
 
