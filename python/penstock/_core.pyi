@@ -41,12 +41,14 @@ __all__ = [
     "clock_now",
     "clock_thaw",
     "estimate_tokens",
+    "heard",
     "hash_request",
     "is_free",
     "look",
     "provider_of",
     "provider_rate",
     "read_answer",
+    "retire",
     "read_call",
 ]
 

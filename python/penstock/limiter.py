@@ -43,12 +43,15 @@ class Limiter(_core.Limiter):
         per_key: what each key (tenant, user, agent) may use on its own: a dict of the five names above.
         name: what messages and numbers call it; one is made up if none is given.
         store: where the ledger is kept: ``"memory://"`` is this process; ``"shm://NAME"`` is shared memory, and all
-            processes of this user on this host that say the same name share one quota (see docs/shared-memory.md).
+            processes of this user on this host that say the same name share one quota (see docs/shared-memory.md);
+            ``"redis://HOST:PORT/DB"`` (also ``rediss://``, ``redis+cluster://``, ``unix://``) is a server, and limiters
+            of the same ``name`` share one quota wherever they are (see docs/redis.md).
         network_jitter: seconds by which the network's delay varies: within a rate's period and so much more, no more
             than its amount leaves. By default 1 % of the period, at most half a second.
         max_waiting: how many calls may wait; others get `QueueFull`. By default there is no bound.
-        on_store_failure: what happens while a store of several processes is away: ``"share"``, ``"open"`` or
-            ``"closed"``. Without meaning for ``"memory://"`` and ``"shm://"``, which is never away.
+        on_store_failure: what happens while Redis is away: with ``"share"`` (the default) each process goes on with
+            the limits divided by the number of processes, with ``"open"`` everything leaves, with ``"closed"`` nothing
+            does, and calls get `StoreUnavailable`. Without meaning for ``"memory://"`` and ``"shm://"``.
         on_conflict: when other processes share the memory of that name with other limits: ``"error"`` (the default)
             tells the one that came later, ``"keep"`` goes on with theirs, ``"replace"`` sets the new ones for all.
         provider: whose quota it is, as `penstock.providers` sets it: limits that are not given are found out from its
@@ -56,7 +59,7 @@ class Limiter(_core.Limiter):
 
     Raises:
         TypeError, ValueError: for an argument that cannot be, with its name, its value and what is allowed; for shared
-            memory with other limits, or with ``per_key``, which it does not keep.
+            memory with other limits, or with ``per_key``, which neither it nor Redis keeps.
         StoreUnavailable: for shared memory that cannot be had or is not a limiter's.
         NotImplementedError: for shared memory on Windows.
     """
