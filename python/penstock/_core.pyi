@@ -41,15 +41,15 @@ __all__ = [
     "clock_now",
     "clock_thaw",
     "estimate_tokens",
-    "heard",
     "hash_request",
+    "heard",
     "is_free",
     "look",
     "provider_of",
     "provider_rate",
     "read_answer",
-    "retire",
     "read_call",
+    "retire",
 ]
 
 # A limit of one dimension: an amount per minute, a rate, or a list or tuple of these; None is no limit.
