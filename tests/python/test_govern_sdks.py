@@ -234,3 +234,35 @@ def test_streams_that_are_dropped_hold_nothing(sdk: Sdk) -> None:
     with FakeProvider(dialect=sdk.dialect, latency=0.2, latency_jitter=0) as provider:
         each(sdk, provider, play)
         equal(provider, gate)
+
+
+@pytest.mark.parametrize("name", ["gemini", "gemini-async", "mistral", "mistral-async"])
+def test_retries_that_an_sdk_was_told_to_make_are_off_while_it_is_governed(name: str) -> None:
+    """Google's and Mistral's make none unless they are told to, and then know no ``x-should-retry``."""
+    (sdk,) = [sdk for sdk in SDKS if sdk.name == name]
+    gate = limiter()
+
+    async def play(client: Any, say: Any) -> None:
+        if name.startswith("mistral"):
+            from mistralai.client.utils import BackoffStrategy, RetryConfig
+
+            client.sdk_configuration.retry_config = RetryConfig("backoff", BackoffStrategy(10, 50, 1.0, 5_000), False)
+            kept = client.sdk_configuration.retry_config
+        else:
+            import tenacity
+
+            api = client._api_client
+            api._retry = api._retry.copy(stop=tenacity.stop_after_attempt(5), wait=tenacity.wait_fixed(0.1))
+            api._async_retry = api._async_retry.copy(stop=api._retry.stop, wait=api._retry.wait)
+            kept = api._retry
+        penstock.govern(client, gate, retry=RETRY)
+        with provider.failing("error"), pytest.raises(sdk.errors()):
+            await say(client, words())
+        assert provider.summary().sent == ATTEMPTS
+        penstock.ungovern(client)
+        now = client.sdk_configuration.retry_config if name.startswith("mistral") else client._api_client._retry
+        assert now is kept
+
+    with FakeProvider(dialect=sdk.dialect, latency=0) as provider:
+        each(sdk, provider, play)
+        equal(provider, gate)
