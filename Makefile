@@ -22,7 +22,7 @@ help: ## Print this help
 setup: .venv/.wheel ## Make .venv, with all tools and the package in it
 
 .PHONY: demo
-demo: .venv/.wheel ## Show it: a fan-out of several hundred SDK calls against a strict provider, about a minute
+demo: .venv/.wheel ## Show it: a fan-out of several hundred SDK calls against a strict provider, a minute and a half
 	$(BIN)/penstock demo $(ARGS)
 
 .PHONY: test
