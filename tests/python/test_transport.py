@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import os
@@ -17,10 +18,11 @@ import httpx2
 import openai
 import pytest
 from governed import body, roomy
-from loops import IDLE, run, spent, standing
+from loops import IDLE, run, spent, standing, turns, until
 
 import penstock
 from penstock import Limiter
+from penstock.integrations.http import Governed
 from penstock.integrations.pools import AsyncPools
 from penstock.testing import FakeProvider
 
@@ -35,6 +37,10 @@ KEY = {"authorization": "Bearer k"}
 def provider() -> Iterator[FakeProvider]:
     with FakeProvider(requests=100_000, tokens=100_000_000, latency=0.0) as provider:
         yield provider
+
+
+class Own(httpx.AsyncBaseTransport):
+    """A transport that can be pickled."""
 
 
 def chat(provider: FakeProvider) -> str:
@@ -278,6 +284,75 @@ def test_a_client_that_is_dropped_is_gone(provider: FakeProvider) -> None:
         assert gone() is None
 
     run(main())
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("how", ["govern", "install"])
+@BOTH
+def test_a_governor_that_is_collected_closes_nothing_that_is_in_use(library: Any, how: str, again: bool) -> None:
+    """A client that is no longer governed, or anew, has the connections of before, and a request under way on one."""
+    collected = threading.Event()
+    first = True
+
+    def answer(_prompt: object) -> None:
+        nonlocal first
+        if not first:
+            assert collected.wait(20)
+        first = False
+
+    async def call(http: Any) -> int:
+        return (await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)).status_code
+
+    async def main() -> None:
+        async with library.AsyncClient() as http:
+            with contextlib.ExitStack() as governed:
+                govern(http, governed)
+                assert await call(http) == 200
+                governor = weakref.ref(http._transport)
+            assert not isinstance(http._transport, Governed)
+            with contextlib.ExitStack() as governed:
+                if again:
+                    govern(http, governed)
+                task = asyncio.create_task(call(http))
+                await until(lambda: provider.summary().sent == 2)
+                gc.collect()
+                assert governor() is None
+                await turns()
+                collected.set()
+                assert await task == 200
+
+    def govern(http: Any, governed: contextlib.ExitStack) -> None:
+        if how == "install":
+            governed.enter_context(penstock.install(roomy(), hosts=[provider.origin]))
+        else:
+            penstock.govern(http, roomy())
+            governed.callback(penstock.ungovern, http)
+
+    with FakeProvider(latency=0, answer=answer) as provider:
+        try:
+            run(main())
+        finally:
+            collected.set()
+        assert provider.summary().sent == 2
+
+
+def test_a_transport_has_the_same_pools_whoever_governs_it() -> None:
+    inner = httpx.AsyncHTTPTransport()
+    pools = AsyncPools.of(inner)
+    assert AsyncPools.of(inner) is pools
+    other = copy.copy(inner)
+    assert AsyncPools.of(other) is not pools
+    assert AsyncPools.of(other).transport is other
+    assert AsyncPools.of(inner) is pools
+
+
+def test_a_transport_of_ones_own_is_pickled_without_its_pools() -> None:
+    transport = penstock.atransport(roomy(), transport=Own())
+    pools = AsyncPools.of(transport.inner)
+    other = pickle.loads(pickle.dumps(transport))
+    assert isinstance(other.inner, Own)
+    assert AsyncPools.of(other.inner).transport is other.inner
+    assert AsyncPools.of(transport.inner) is pools
 
 
 def test_governing_a_client_with_a_governed_transport_changes_its_limiter(provider: FakeProvider) -> None:

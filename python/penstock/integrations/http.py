@@ -461,7 +461,7 @@ class AsyncTransport(Governed):
         if self.inner is None:
             self.inner = library.AsyncHTTPTransport()
         self.library = library
-        self._pools = AsyncPools(self.inner)
+        self._pools = AsyncPools.of(self.inner)
         self._wire = AsyncWire(library, self._pools)
         return self._wire
 

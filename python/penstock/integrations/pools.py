@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncGenerator
 
+#: The member of a transport that keeps its pools.
+_KEPT = "_penstock_pools"
+
 _forks = 0
 
 
@@ -40,6 +43,7 @@ def cloned(transport: Any) -> Any:
     vars(fresh).update(_connections=[], _requests=[], _optional_thread_lock=lock)
     clone = copy.copy(transport)
     vars(clone)["_pool"] = fresh
+    vars(clone).pop(_KEPT, None)
     return clone
 
 
@@ -80,15 +84,34 @@ class AsyncPools:
     The first loop has the transport itself, and so has the next one once that is gone; others that live at the same
     time have clones of it. A loop that shuts down, as ``asyncio.run`` lets it, closes its own; what a loop leaves
     behind that was only closed is closed when the next one comes.
+
+    They live as long as the transport, and not as whoever governs it: the guard of a loop closes the transport when it
+    is collected, too, and a client that is no longer governed, or anew, has requests under way there.
     """
 
-    __slots__ = ("_forks", "_lock", "_owners", "transport")
+    __slots__ = ("_forks", "_lock", "_original", "_owners", "transport")
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
+        self._original = transport
         self._owners: dict[AbstractEventLoop, _Own] = {}
         self._lock = threading.Lock()
         self._forks = _forks
+
+    @classmethod
+    def of(cls, transport: Any) -> AsyncPools:
+        """The pools of a transport, always the same ones."""
+        members = getattr(transport, "__dict__", None)
+        if members is None:
+            return cls(transport)
+        pools: AsyncPools = members.setdefault(_KEPT, cls(transport))
+        if pools._original is not transport:  # a copy took its original's along
+            pools = members[_KEPT] = cls(transport)
+        return pools
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A transport is pickled with its members: where it is read it has pools of its own.
+        return AsyncPools, (self._original,)
 
     async def here(self) -> Any:
         """The transport to send with."""
@@ -113,7 +136,9 @@ class AsyncPools:
                 _drop(self._owners.pop(gone).transport)
             taken = any(own.transport is self.transport for own in self._owners.values())
             transport = cloned(self.transport) if taken else self.transport
-            own = _Own(transport, None if transport is self.transport and taken else self._guard(event_loop, transport))
+            # Not where it is shared between loops, nor where nothing keeps the guard for as long as it is in use.
+            guarded = not (transport is self.transport and taken) and hasattr(transport, "__dict__")
+            own = _Own(transport, self._guard(event_loop, transport) if guarded else None)
             self._owners[event_loop] = own
             return own
 
