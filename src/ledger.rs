@@ -59,7 +59,8 @@ struct Account {
     configured: Rate,
     rate: Rate,
     bucket: Bucket,
-    window: Option<Window>,
+    /// What left in the last period. It guards the rate, unless that has none; what answers say is left is read against it.
+    window: Window,
     /// Until when the guard last held a call back. The bucket must not run on times before that: it would save up, for
     /// one large burst, what the guard did not let go.
     held: Nanos,
@@ -86,7 +87,7 @@ struct Remote {
 
 impl Account {
     fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
-        let (bucket, window) = (Bucket::new(&rate, now), Self::guard(&rate, jitter));
+        let (bucket, window) = (Bucket::new(&rate, now), Window::new(&rate, Self::spread(&rate, jitter)));
         let (configured, pace) = (rate, Pace::default());
         Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, remote: None, ring: 0 }
     }
@@ -94,8 +95,8 @@ impl Account {
     /// Keeps its window in that ring of `rings`.
     fn keep_in(&mut self, rings: &[Arc<dyn Ring>], ring: usize) {
         self.ring = ring;
-        if let (Some(window), Some(ring)) = (&mut self.window, rings.get(ring)) {
-            window.keep_in(Arc::clone(ring));
+        if let Some(ring) = rings.get(ring) {
+            self.window.keep_in(Arc::clone(ring));
         }
     }
 
@@ -103,9 +104,7 @@ impl Account {
     #[inline]
     fn carry(&mut self, carrier: &mut impl Carrier) {
         self.bucket.carry(carrier);
-        if let Some(window) = &mut self.window {
-            window.carry(carrier);
-        }
+        self.window.carry(carrier);
         carrier.word(&mut self.held);
         carrier.word(&mut self.cooldown);
         self.pace.carry(carrier);
@@ -134,17 +133,27 @@ impl Account {
     /// Whether its numbers can be.
     fn is_sound(&self) -> bool {
         let heard = self.remote.as_ref().is_none_or(|remote| remote.alone.is_sound() && remote.left.is_sound());
-        let window = self.window.as_ref().is_none_or(Window::is_sound);
-        heard && window && self.bucket.is_sound() && self.pace.is_sound()
+        heard && self.window.is_sound() && self.bucket.is_sound() && self.pace.is_sound()
     }
 
-    fn guard(rate: &Rate, jitter: Option<Nanos>) -> Option<Window> {
-        rate.window().then(|| Window::new(rate, jitter.unwrap_or_else(|| rate.default_jitter())))
+    fn spread(rate: &Rate, jitter: Option<Nanos>) -> Nanos {
+        jitter.unwrap_or_else(|| rate.default_jitter())
+    }
+
+    /// The window, where it guards the rate.
+    #[inline]
+    fn guard(&self) -> Option<&Window> {
+        self.rate.window().then_some(&self.window)
+    }
+
+    #[inline]
+    fn guard_mut(&mut self) -> Option<&mut Window> {
+        self.rate.window().then_some(&mut self.window)
     }
 
     /// How long a charge can still be refunded: as long as it counts.
     fn span(&self) -> Nanos {
-        self.window.as_ref().map_or(self.rate.period(), Window::span)
+        self.guard().map_or(self.rate.period(), Window::span)
     }
 
     #[inline]
@@ -158,12 +167,14 @@ impl Account {
         {
             at = at.max(remote.left.earliest(cost, from));
         }
-        let Some(window) = &mut self.window else { return at };
-        window.expire(now);
-        if window.fits(cost) {
+        if !self.rate.window() {
+            return at;
+        }
+        self.window.expire(now);
+        if self.window.fits(cost) {
             return at.max(self.held.min(now));
         }
-        self.held = window.earliest(cost, at);
+        self.held = self.window.earliest(cost, at);
         self.held
     }
 
@@ -172,7 +183,7 @@ impl Account {
             return from;
         }
         let at = self.bucket.earliest_behind(ahead, cost, from).max(self.cooldown);
-        self.window.as_ref().map_or(at, |window| window.earliest_behind(ahead, cost, from).max(at))
+        self.guard().map_or(at, |window| window.earliest_behind(ahead, cost, from).max(at))
     }
 
     #[inline]
@@ -182,48 +193,34 @@ impl Account {
             remote.alone.charge(cost, now);
             remote.left.charge(cost, now);
         }
-        if let Some(window) = &mut self.window {
+        if self.rate.window() {
             self.bucket.charge(cost, due);
-            window.charge(cost, now);
         } else {
             self.bucket.charge(cost, due.max(now.saturating_sub(CATCH_UP)));
+            self.window.expire(now);
         }
+        self.window.charge(cost, now);
     }
 
     fn settle(&mut self, charged: u64, actual: u64, charged_at: Nanos, now: Nanos) {
         if actual > charged {
             let debit = actual - charged;
             self.bucket.charge(debit, now);
-            if let Some(window) = &mut self.window {
-                window.expire(now);
-                window.charge(debit, now);
-            }
+            self.window.expire(now);
+            self.window.charge(debit, now);
         } else if actual < charged && now < charged_at.saturating_add(self.span()) {
             let refund = charged - actual;
             self.bucket.refund(refund, now);
-            if let Some(window) = &mut self.window {
-                window.refund(refund, charged_at, now);
-                self.held = self.held.min(now);
-            }
+            self.window.refund(refund, charged_at, now);
+            self.held = self.held.min(now);
         }
     }
 
-    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, rings: &[Arc<dyn Ring>], now: Nanos) {
+    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
         self.bucket.change(&rate, now);
         self.bucket.set_speed(self.pace.speed(), now);
         self.remote = None; // what was heard is of another limit
-        let guard = Self::guard(&rate, jitter);
-        let guarded = self.window.is_some();
-        self.window = match (self.window.take(), guard) {
-            (Some(mut window), Some(fresh)) => {
-                window.change(&rate, fresh.span() - rate.period());
-                Some(window)
-            }
-            (_, fresh) => fresh,
-        };
-        if !guarded {
-            self.keep_in(rings, self.ring);
-        }
+        self.window.change(&rate, Self::spread(&rate, jitter));
         self.rate = rate;
     }
 }
@@ -244,21 +241,14 @@ impl Account {
     }
 
     /// Gives whether the rate is another now.
-    fn learn(
-        &mut self,
-        told: &Told,
-        sent_at: Nanos,
-        now: Nanos,
-        jitter: Option<Nanos>,
-        rings: &[Arc<dyn Ring>],
-    ) -> bool {
+    fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos, jitter: Option<Nanos>) -> bool {
         let before = self.rate;
         if let Some(limit) = told.limit.filter(|&limit| limit > 0) {
             let amount = limit.min(self.configured.amount());
             if amount != self.rate.amount()
                 && let Some(rate) = self.configured.with_amount(amount)
             {
-                self.change(rate, jitter, rings, now);
+                self.change(rate, jitter, now);
             }
         }
         if let Some(left) = told.remaining {
@@ -270,11 +260,19 @@ impl Account {
     /// The provider had `left` when it counted the call that left at `sent_at`.
     fn hear(&mut self, left: u64, refilled: bool, sent_at: Nanos, now: Nanos) {
         let period = self.rate.period();
+        // What has left since is not in that number; nor is what has flown in.
+        let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
+        let flown_in = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
+        // Calls that left within the network's spread of that one may have been counted before it, or after it.
+        let spread = self.window.span().saturating_sub(period);
+        let news = |since| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(since)).min(left);
+        let (least, most) = (news(sent_at.saturating_sub(spread + 1)), news(sent_at.saturating_add(spread)));
         let remote = match &mut self.remote {
             Some(remote) if sent_at < remote.heard => return,
             Some(remote) => remote,
             None => {
-                let bucket = Self::remote_bucket(&self.rate, left, now);
+                let mut bucket = Self::remote_bucket(&self.rate, left, now);
+                bucket.set_level(least, now);
                 let remote = Remote { heard: sent_at, most: left, alone: bucket.clone(), left: bucket };
                 self.remote.insert(remote)
             }
@@ -283,25 +281,21 @@ impl Account {
         if left > remote.most {
             remote.most = left.min(self.rate.amount());
             remote.alone = Self::remote_bucket(&self.rate, remote.most, now);
+            remote.alone.set_level(least, now);
             remote.left = remote.alone.clone();
         }
-        // What has left since is not in that number; nor is what has flown in.
-        let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
-        let flown_in = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
-        let since = self.window.as_ref().map_or(0, |window| window.charged_since(sent_at));
-        let news = left.saturating_add(flown_in).saturating_sub(since).min(left);
         let mut expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
-        if let Some(window) = self.window.as_ref().filter(|_| !refilled) {
+        if !refilled {
             // In a window of the provider's there may be all that left in the last period.
-            let used = self.rate.amount().saturating_sub(window.available(now));
+            let used = self.rate.amount().saturating_sub(self.window.available(now));
             expected = expected.min(remote.most.saturating_sub(used));
         }
-        let shared = expected.saturating_sub(news) > (remote.most / 50).max(1);
-        if news > expected {
-            remote.alone.set_level(news, now);
+        let shared = expected.saturating_sub(most) > (remote.most / 50).max(1);
+        if least > expected {
+            remote.alone.set_level(least, now);
         }
-        remote.left.set_level(news, now);
-        self.pace.left(news, remote.most, shared, period, now);
+        remote.left.set_level(least, now);
+        self.pace.left(least, remote.most, shared, period, now);
         self.bucket.set_speed(self.pace.speed(), now);
     }
 
@@ -390,7 +384,7 @@ impl Ledger {
         if self.jitter != jitter {
             self.jitter = jitter;
             for account in &mut self.accounts {
-                account.change(account.rate, jitter, &self.rings, 0);
+                account.change(account.rate, jitter, 0);
             }
         }
     }
@@ -462,8 +456,8 @@ impl Ledger {
 
     /// Counts anew what windows hold, for one who does not know how far another got.
     pub(crate) fn recount(&mut self) {
-        for window in self.accounts.iter_mut().filter_map(|account| account.window.as_mut()) {
-            window.recount();
+        for account in &mut self.accounts {
+            account.window.recount();
         }
     }
 
@@ -483,7 +477,7 @@ impl Ledger {
         let of = self.accounts.iter_mut().filter(|account| account.dimension == dimension);
         for account in of.filter(|account| nearly(period, account.rate.period())) {
             let amount = account.rate.amount();
-            if let Some(window) = &mut account.window {
+            if let Some(window) = account.guard_mut() {
                 window.expire(now);
                 window.charge(used.min(amount).saturating_sub(amount - window.available(now).min(amount)), now);
             }
@@ -521,7 +515,7 @@ impl Ledger {
             if now < account.cooldown || !account.bucket.fits(amount, now) || !account.neighbours_leave(amount, now) {
                 return false;
             }
-            if let Some(window) = &mut account.window {
+            if let Some(window) = account.guard_mut() {
                 window.expire(now);
                 if !window.fits(amount) {
                     return false;
@@ -545,7 +539,7 @@ impl Ledger {
     pub fn earliest_behind(&mut self, ahead: &Cost, cost: &Cost, now: Nanos) -> Nanos {
         let mut at = now.max(self.cooldown);
         for account in &mut self.accounts {
-            if let Some(window) = &mut account.window {
+            if let Some(window) = account.guard_mut() {
                 window.expire(now);
             }
             let (ahead, cost) = (ahead.get(account.dimension), cost.get(account.dimension));
@@ -628,7 +622,7 @@ impl Ledger {
             return;
         }
         for account in self.accounts.iter_mut().filter(same) {
-            self.edition += u64::from(account.learn(told, sent_at, now, jitter, &self.rings));
+            self.edition += u64::from(account.learn(told, sent_at, now, jitter));
         }
     }
 
@@ -664,7 +658,7 @@ impl Ledger {
             let Some(rate) = next else { return false };
             if rate != account.configured {
                 account.configured = rate;
-                account.change(rate, jitter, rings, now);
+                account.change(rate, jitter, now);
             }
             true
         });
@@ -690,7 +684,7 @@ impl Ledger {
     pub fn levels(&self, now: Nanos) -> Vec<Level> {
         let level = |account: &Account| {
             let paced = account.bucket.available(now);
-            let window = account.window.as_ref().map_or(account.rate.amount(), |window| window.available(now));
+            let window = account.guard().map_or(account.rate.amount(), |window| window.available(now));
             let available = paced.min(i64::try_from(window).unwrap_or(i64::MAX));
             Level { dimension: account.dimension, rate: account.rate, available, window }
         };
@@ -716,7 +710,7 @@ impl Ledger {
 
     /// What has left and still counts at `now`.
     pub(crate) fn left(&self, now: Nanos) -> Vec<Left> {
-        let windows = self.accounts.iter().filter_map(|account| Some((account, account.window.as_ref()?)));
+        let windows = self.accounts.iter().filter_map(|account| Some((account, account.guard()?)));
         let left = windows.flat_map(|(account, window)| {
             let (dimension, period) = (account.dimension, account.rate.period());
             window.counted(now).map(move |(at, amount)| Left { dimension, period, ago: now.saturating_sub(at), amount })
@@ -734,7 +728,7 @@ impl Ledger {
     /// Whether the ledger remembers nothing: it could be made anew without a difference.
     pub fn is_idle(&self, now: Nanos) -> bool {
         let idle = |account: &Account| {
-            account.bucket.is_full(now) && account.window.as_ref().is_none_or(|window| window.is_empty(now))
+            account.bucket.is_full(now) && account.guard().is_none_or(|window| window.is_empty(now))
         };
         self.cooldown <= now && self.accounts.iter().all(idle)
     }

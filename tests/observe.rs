@@ -206,3 +206,80 @@ fn a_stated_wait_stops_all_who_wait_and_no_herd_leaves_after_it() {
     let last = left.iter().max().copied().unwrap_or_default();
     assert!((told + 3_900 * MILLI..told + 4_100 * MILLI).contains(&last), "the last left {} ns after", last - told);
 }
+
+/// When a call arrives, or its answer: that time, an order, when it left, and what the answer says is left.
+type Told = (Nanos, u64, Nanos, Option<u64>);
+
+/// One process alone, whose calls leave in a burst and answer out of order: how long it takes for 40 of them, with 300 a
+/// minute and a server that holds ten.
+fn alone(window: bool, seed: u64) -> (Nanos, u64) {
+    let rate = Rate::new(300, MINUTE).unwrap().with_burst(9).unwrap().with_window(window);
+    let rates = vec![(Dimension::Requests, rate)];
+    let mut gate: Gate<()> = support::gate(Config { rates, ..Config::default() }, SECOND);
+    let mut random = Random::new(seed);
+    let (mut level, mut last): (u64, Nanos) = (10 * SECOND, SECOND); // in nano-requests
+    let mut steps: BinaryHeap<Reverse<Told>> = BinaryHeap::new();
+    let (mut now, mut order, mut sent, mut refused, mut settled) = (SECOND, 0, 0, 0, Vec::new());
+    let request = Request { cost: one(), ..Request::default() };
+    for _ in 0..40 {
+        if let Admission::Granted(grant) = gate.admit(now, &request, &mut settled) {
+            settled.push(((), Ok(grant)));
+        }
+    }
+    let mut end = now;
+    while sent < 40 {
+        gate.pump(now, &mut settled);
+        for ((), outcome) in settled.drain(..) {
+            gate.release(now, &outcome.unwrap());
+            (sent, order, end) = (sent + 1, order + 1, now);
+            steps.push(Reverse((now + random.between(MILLI, 3 * MILLI), order, now, None)));
+        }
+        let event = gate.next_event().unwrap_or(Nanos::MAX);
+        let step = steps.peek().map_or(Nanos::MAX, |Reverse((at, ..))| *at);
+        if event.min(step) == Nanos::MAX {
+            break;
+        }
+        now = now.max(event.min(step));
+        if step > event {
+            continue;
+        }
+        let Some(Reverse((at, _, left_at, told))) = steps.pop() else { break };
+        match told {
+            None => {
+                level = (level + (at - last) * 5).min(10 * SECOND);
+                last = at;
+                refused += u64::from(level < SECOND);
+                level = level.saturating_sub(SECOND);
+                order += 1;
+                steps.push(Reverse((
+                    at + random.between(20 * MILLI, 80 * MILLI),
+                    order,
+                    left_at,
+                    Some(level / SECOND),
+                )));
+            }
+            Some(left) => {
+                let (limit, left) = ("300", left.to_string());
+                let headers: Vec<(&[u8], &[u8])> = vec![
+                    (b"x-ratelimit-limit-requests", limit.as_bytes()),
+                    (b"x-ratelimit-remaining-requests", left.as_bytes()),
+                ];
+                let reading = read(Provider::OpenAi, 200, Headers::new(&headers), b"{}", 1.7e9);
+                gate.observe(at, &reading, Some(left_at), &mut settled);
+            }
+        }
+    }
+    (end - SECOND, refused)
+}
+
+#[test]
+fn who_is_alone_takes_its_own_burst_for_nobody_elses() {
+    for window in [true, false] {
+        for seed in 0..50 {
+            let (took, refused) = alone(window, seed);
+            assert_eq!(refused, 0, "window={window}, seed {seed}");
+            // 31 of the 40 wait 0.2 s each.
+            assert!(took <= 6_250 * MILLI, "window={window}, seed {seed}: {} ms", took / MILLI);
+        }
+    }
+}
