@@ -1,11 +1,11 @@
 //! The store of a limiter, by its URL.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::clock;
 use crate::gate::{Config, Gate, OnFailure};
-use crate::store::redis::address::Address;
+use crate::store::redis::address::{Address, without_password};
 
 use super::driver::Handle;
 use super::remote::Remote;
@@ -24,6 +24,10 @@ impl Place {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("shm", name)) => Ok(Self::Shared(name.to_owned())),
             _ => match Address::parse(url) {
+                Ok(_) if cfg!(not(unix)) => {
+                    let message = "is not supported on this system: it needs Linux, macOS or another Unix";
+                    Err(PyNotImplementedError::new_err(format!("store={:?} {message}", without_password(url))))
+                }
                 Ok(address) => Ok(Self::Distant(address)),
                 Err(error) => Err(PyValueError::new_err(error.to_string())),
             },
@@ -96,5 +100,5 @@ fn shared(py: Python<'_>, name: &str, config: Config, on_conflict: &str) -> PyRe
 #[cfg(not(unix))]
 fn shared(_: Python<'_>, _: &str, _: Config, _: &str) -> PyResult<Gate<Handle>> {
     let message = "store='shm://NAME' is not supported on this system: it needs Linux, macOS or another Unix";
-    Err(pyo3::exceptions::PyNotImplementedError::new_err(message))
+    Err(PyNotImplementedError::new_err(message))
 }

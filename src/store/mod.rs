@@ -6,7 +6,6 @@
 //! what order and until when stays with each gate.
 
 mod books;
-#[cfg(unix)]
 pub mod redis;
 #[cfg(unix)]
 pub mod shared;

@@ -3,48 +3,91 @@
 //! A bell is rung without the interpreter's lock: a thread of Rust that attached to a Python that is about to exit would
 //! never come back, and on the way to a busy loop it would stand in line for that lock for milliseconds.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(unix))]
+use std::io;
 
-/// A bell, rung once however often it is told to before someone listens.
-#[derive(Debug)]
-pub struct Bell {
-    rope: UnixStream,
-    ear: UnixStream,
-    rung: AtomicBool,
-}
+#[cfg(unix)]
+pub use unix::Bell;
 
-impl Bell {
-    /// A bell that nobody has rung.
-    ///
-    /// # Errors
-    /// When the process has no file descriptors left.
-    pub fn new() -> io::Result<Self> {
-        let (rope, ear) = UnixStream::pair()?;
-        rope.set_nonblocking(true)?;
-        ear.set_nonblocking(true)?;
-        Ok(Self { rope, ear, rung: AtomicBool::new(false) })
+/// The number of a file descriptor.
+pub type Descriptor = i32;
+
+#[cfg(unix)]
+mod unix {
+    use std::io::{self, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::Descriptor;
+
+    /// A bell, rung once however often it is told to before someone listens.
+    #[derive(Debug)]
+    pub struct Bell {
+        rope: UnixStream,
+        ear: UnixStream,
+        rung: AtomicBool,
     }
 
-    /// The descriptor that is readable while the bell is rung.
-    pub fn fd(&self) -> RawFd {
-        self.ear.as_raw_fd()
-    }
+    impl Bell {
+        /// A bell that nobody has rung.
+        ///
+        /// # Errors
+        /// When the process has no file descriptors left.
+        pub fn new() -> io::Result<Self> {
+            let (rope, ear) = UnixStream::pair()?;
+            rope.set_nonblocking(true)?;
+            ear.set_nonblocking(true)?;
+            Ok(Self { rope, ear, rung: AtomicBool::new(false) })
+        }
 
-    /// Wakes whoever sleeps.
-    pub fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            // A full pipe is rung already; a closed one has nobody to wake.
-            let _ = (&self.rope).write(&[1]);
+        /// The descriptor that is readable while the bell is rung.
+        pub fn fd(&self) -> Descriptor {
+            self.ear.as_raw_fd()
+        }
+
+        /// Wakes whoever sleeps.
+        pub fn ring(&self) {
+            if !self.rung.swap(true, Ordering::SeqCst) {
+                // A full pipe is rung already; a closed one has nobody to wake.
+                let _ = (&self.rope).write(&[1]);
+            }
+        }
+
+        /// Makes it silent, before its owner looks for what it was rung for: what comes later rings again.
+        pub fn hush(&self) {
+            let mut bytes = [0; 64];
+            while matches!((&self.ear).read(&mut bytes), Ok(64)) {}
+            self.rung.store(false, Ordering::SeqCst);
         }
     }
+}
 
-    /// Makes it silent, before its owner looks for what it was rung for: what comes later rings again.
+/// No bell: such a store is refused before it needs one.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub enum Bell {}
+
+#[cfg(not(unix))]
+impl Bell {
+    /// # Errors
+    /// Always.
+    pub fn new() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// There is none.
+    pub fn fd(&self) -> Descriptor {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn ring(&self) {
+        match *self {}
+    }
+
+    /// Never called.
     pub fn hush(&self) {
-        let mut bytes = [0; 64];
-        while matches!((&self.ear).read(&mut bytes), Ok(64)) {}
-        self.rung.store(false, Ordering::SeqCst);
+        match *self {}
     }
 }
