@@ -113,7 +113,8 @@ async def _throttled(url: str, using: str) -> Call:
     from throttled.asyncio import Throttled, rate_limiter, store
 
     quota = rate_limiter.per_min(PER_MINUTE, burst=PER_MINUTE)
-    limiter = Throttled(key="bench", using=using, quota=quota, store=store.RedisStore(server=_with_connections(url), options={"REUSE_CONNECTION": True}))
+    shared = store.RedisStore(server=_with_connections(url), options={"REUSE_CONNECTION": True})
+    limiter = Throttled(key="bench", using=using, quota=quota, store=shared)
     return limiter.limit
 
 

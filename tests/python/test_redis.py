@@ -25,9 +25,11 @@ from penstock import (
     Limiter,
     QueueFull,
     QuotaExhausted,
+    Rate,
     StoreUnavailable,
     per_minute,
     per_second,
+    providers,
 )
 from penstock.testing import virtual_time
 
@@ -210,6 +212,76 @@ def test_settling_cooldown_and_the_providers_word_reach_other_limiters(server):
         return False
 
     until(refused)
+
+
+TELL = """
+import json, sys
+from penstock import Limiter, Rate
+limiter = Limiter(name=sys.argv[2], store=sys.argv[1], requests=Rate(10, 6_000, burst=1), tokens=Rate(60_000, 60))
+limiter.acquire(requests=0).release()
+for line in sys.stdin:
+    limiter.observe(*json.loads(line))
+"""
+
+
+def test_what_answers_tell_one_process_holds_for_another(server):
+    name = fresh_name()
+    limiter = limiter_at(server.url, name, requests=Rate(10, 6_000, burst=1), tokens=per_minute(60_000))
+    limiter.acquire().release()
+
+    def wait(requests=1):
+        try:
+            limiter.acquire(requests=requests, timeout=0).release()
+        except AcquireTimeout as late:
+            return late.retry_after
+        return 0
+
+    def most():
+        try:
+            limiter.acquire(requests=0, tokens=55_000, timeout=0).release()
+        except AcquireTimeout:
+            return None
+        except CostExceedsLimit as told:
+            return told.limit
+
+    # Who leaves now or never is always asked for. The limiter here hears of no answer, and each is told apart from
+    # those before it.
+    assert 300 < wait() <= 601
+    assert most() is None
+    with subprocess.Popen(
+        [sys.executable, "-c", TELL, server.url, name], stdin=subprocess.PIPE, text=True, cwd=HERE
+    ) as other:
+
+        def tell(*answer):
+            print(json.dumps(answer), file=other.stdin, flush=True)
+
+        tell(200, {"x-ratelimit-limit-tokens": "50000", "x-ratelimit-remaining-tokens": "50000"})
+        until(lambda: most() == 50_000)
+        tell(529, {}, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+        until(lambda: wait() > 650)  # a call every ten minutes, at full speed
+        tell(429, {"retry-after": "100"}, {"type": "error", "error": {"type": "rate_limit_error", "message": "Wait"}})
+        until(lambda: wait(requests=0) > 50)
+        other.stdin.close()
+        assert other.wait(30) == 0
+    assert 10 < wait(requests=0) <= 101  # whoever heard of it is gone
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere", "redis+cluster://127.0.0.1:1"])
+def test_a_providers_limits_are_given_and_not_found_out(url):
+    for make in (providers.openai, providers.gemini, providers.bedrock):
+        with pytest.raises(ValueError, match=r"requests: a limit that is not given .* not over Redis; give requests"):
+            make(name=fresh_name(), store=url, tpm=5_000)
+    assert providers.vllm(name=fresh_name(), store=url).stats().concurrency == 256
+
+
+def test_a_provider_with_numbers(server):
+    name = fresh_name()
+    one, two = (providers.openai(rpm=600, tpm=6_000, name=name, store=server.url) for _ in range(2))
+    one.acquire(100).release()
+    with pytest.raises(CostExceedsLimit):
+        two.acquire(6_001)
+    # What it says of a day is no pace, and may be found out.
+    assert providers.groq(rpm=30, tpm=6_000, name=fresh_name(), store=server.url).try_acquire(10) is not None
 
 
 def test_limits_can_be_changed_for_all(server):
