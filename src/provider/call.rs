@@ -231,7 +231,11 @@ impl Call {
         };
         let maximum = self.max_output.filter(|_| self.generates).map(|max| max.saturating_mul(choices));
         let (tokens, output_tokens) = match provider.profile().reservation {
-            Reservation::LargerOfTextAndMax => (input.max(maximum.unwrap_or(0)), maximum.unwrap_or(expected)),
+            // The estimate is said to be made from the number of characters: no less than the usual four to a token.
+            Reservation::LargerOfTextAndMax => {
+                let text = input.max(self.size.div_ceil(4));
+                (text.max(maximum.unwrap_or(0)), maximum.unwrap_or(expected))
+            }
             Reservation::TextPlusMax { unset } => {
                 let unset = unset.filter(|_| self.generates).unwrap_or(expected);
                 let output = maximum.unwrap_or(unset);
@@ -245,12 +249,13 @@ impl Call {
 
     /// What `provider` counts in the end of a call that was reported to have `used` so much.
     ///
-    /// Where a reservation is not known to be given back (`OpenAI`: the larger of text and `max_tokens`), no less than that.
+    /// Where a reservation is not known to be given back (`OpenAI`: the larger of text and `max_tokens`), that is the
+    /// reservation itself, if the request limited its output; what such a call then generates is not counted again.
     pub fn settled(&self, provider: Provider, used: &Cost) -> Cost {
         let profile = provider.profile();
         let kept = profile.reservation == Reservation::LargerOfTextAndMax && profile.settlement != Settlement::ToUsage;
-        let maximum = self.max_output.filter(|_| self.generates && kept).unwrap_or(0);
-        Cost { tokens: used.tokens.max(maximum.saturating_mul(self.choices.max(1))), ..*used }
+        let Some(maximum) = self.max_output.filter(|_| self.generates && kept) else { return *used };
+        Cost { tokens: used.input_tokens.max(maximum.saturating_mul(self.choices.max(1))), ..*used }
     }
 
     fn take_settings(&mut self, object: &Object<'_>) {
