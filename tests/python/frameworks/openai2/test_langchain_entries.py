@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import pytest
 from chat_models import MAKERS, openai
-from counting import equal, gate
+from counting import at_gate, equal, gate
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -176,7 +176,18 @@ def test_the_gate_sees_what_the_server_sees(provider, name, entry) -> None:
     equal(provider, limiter)
 
 
-@pytest.mark.parametrize("settings", [{"use_responses_api": True}, {"streaming": True}, {"n": 2}, {"max_tokens": 30}])
+def test_what_max_tokens_reserves_is_what_both_sides_count(provider) -> None:
+    limiter = gate()
+    llm = penstock.govern(openai(provider, max_tokens=30), limiter)
+    invoke(llm)
+    ainvoke(llm)
+    stream(llm)
+    charged = sum(arrival.tokens for arrival in provider.log)
+    assert at_gate(limiter) == (len(provider.log), charged)
+    assert charged == 30 * len(provider.log)
+
+
+@pytest.mark.parametrize("settings", [{"use_responses_api": True}, {"streaming": True}, {"n": 2}])
 def test_settings_of_chat_openai(provider, settings) -> None:
     limiter = gate()
     llm = penstock.govern(openai(provider, **settings), limiter)
