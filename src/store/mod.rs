@@ -1,6 +1,6 @@
 //! Where a limiter keeps what all of its calls share: in this process's memory, or outside, for several processes.
 //!
-//! A gate decides with its [`Books`], whatever the store: one arithmetic serves all. Around every decision it opens the
+//! A gate decides with its `Books`, whatever the store: one arithmetic serves all. Around every decision it opens the
 //! books and closes them. In memory that is nothing; a store that is shared takes its lock and brings the books up to
 //! date when they are opened, and makes what was decided visible to all, in one step, when they are closed. Who waits, in
 //! what order and until when stays with each gate.

@@ -1,9 +1,9 @@
 //! Shared memory: one ledger for all processes of a host that name the same limiter, without a server.
 //!
-//! A file is mapped by all; `docs/shared-memory.md` tells the protocol. In short: whoever decides takes the [`lock`],
+//! A file is mapped by all; `docs/shared-memory.md` tells the protocol. In short: whoever decides takes the `lock`,
 //! brings its books up to date from the copy that holds, decides with the same arithmetic as in memory, writes the other
-//! copy and [flips](flip). Slices of windows are written where nobody looks before that flip. What a process has out is
-//! counted on its own line of [`members`], and freed when it is dead. A bell wakes those who wait elsewhere.
+//! copy and flips. Slices of windows are written where nobody looks before that flip. What a process has out is
+//! counted on its own line of `members`, and freed when it is dead. A bell wakes those who wait elsewhere.
 
 mod atomic;
 #[cfg(not(loom))]
