@@ -265,8 +265,11 @@ impl Account {
         let flown_in = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
         // Calls that left within the network's spread of that one may have been counted before it, or after it.
         let spread = self.window.span().saturating_sub(period);
-        let news = |since| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(since)).min(left);
-        let (least, most) = (news(sent_at.saturating_sub(spread + 1)), news(sent_at.saturating_add(spread)));
+        let full = self.remote.as_ref().map_or(left, |remote| remote.most.max(left));
+        let cap = if refilled { full } else { left };
+        let since = |time| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(time)).min(cap);
+        let (least, most) = (since(sent_at.saturating_sub(spread + 1)), since(sent_at.saturating_add(spread)));
+        let news = since(sent_at);
         let remote = match &mut self.remote {
             Some(remote) if sent_at < remote.heard => return,
             Some(remote) => remote,
@@ -294,8 +297,8 @@ impl Account {
         if least > expected {
             remote.alone.set_level(least, now);
         }
-        remote.left.set_level(least, now);
-        self.pace.left(least, remote.most, shared, period, now);
+        remote.left.set_level(news, now);
+        self.pace.left(news, remote.most, shared, period, now);
         self.bucket.set_speed(self.pace.speed(), now);
     }
 
