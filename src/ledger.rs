@@ -8,7 +8,6 @@ use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::pace::{FULL, Pace, Permille};
 use crate::rate::Rate;
-use crate::store::redis::wire::{Learned, Left};
 use crate::window::{Ring, Window};
 use crate::words::Carrier;
 
@@ -38,6 +37,34 @@ impl fmt::Display for Oversize {
 }
 
 impl std::error::Error for Oversize {}
+
+/// What left some time ago, to be put back into a window that was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The rate, by its dimension.
+    pub dimension: Dimension,
+    /// The rate, by its period.
+    pub period: Nanos,
+    /// How long ago, in nanoseconds.
+    pub ago: Nanos,
+    /// How much.
+    pub amount: u64,
+}
+
+/// What the provider's answers say of one rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The rate, by its dimension.
+    pub dimension: Dimension,
+    /// The rate, by its period.
+    pub period: Nanos,
+    /// How much may leave in the period.
+    pub amount: u64,
+    /// How much may leave at once.
+    pub burst: u64,
+    /// The speed, in thousandths.
+    pub speed: u64,
+}
 
 /// How one rate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 use crate::clock::Nanos;
 use crate::cost::{Cost, Dimension};
+pub use crate::ledger::{Learned, Left};
 use crate::rate::Rate;
 
 /// Microseconds.
@@ -63,34 +64,6 @@ pub struct Cooldown {
     pub lasts: Nanos,
     /// How much the refused call asked for.
     pub requested: u64,
-}
-
-/// What left some time ago, to be put back into a window that was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How long ago, in nanoseconds.
-    pub ago: Nanos,
-    /// How much.
-    pub amount: u64,
-}
-
-/// What the provider's answers say of one rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How much may leave in the period.
-    pub amount: u64,
-    /// How much may leave at once.
-    pub burst: u64,
-    /// The speed, in thousandths.
-    pub speed: u64,
 }
 
 /// A quota that is spent, by the provider's word.
