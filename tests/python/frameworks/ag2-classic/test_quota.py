@@ -1,4 +1,7 @@
-"""Twenty chats at once, as articles have them, in real time against a quota that the limiter was told."""
+"""Twenty chats at once, as articles have them, in real time against a quota that the limiter was told.
+
+The environment of AutoGen 0.2 has a link to this file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""AutoGen 0.2 under `install` and `govern`: every call of its agents passes the gate, hidden agents' too."""
+"""AG2 0.14 and AutoGen 0.2 under `install` and `govern`: every call of agents passes the gate, hidden agents' too.
+
+One is a fork of the other, and both are `import autogen`: the environment of AutoGen 0.2 has a link to this file.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from penstock.testing.provider.fault import Fault
 
 @pytest.fixture(autouse=True)
 def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    # It counts the tokens of streams with a tokenizer, which it would download.
-    monkeypatch.setattr("autogen.oai.client.count_token", lambda *_, **__: 1)
+    # AutoGen 0.2 counts the tokens of streams with a tokenizer, which it would download.
+    monkeypatch.setattr("autogen.oai.client.count_token", lambda *_, **__: 1, raising=False)
 
 
 def config_at(provider: FakeProvider, **more: Any) -> dict[str, Any]:
