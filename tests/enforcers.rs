@@ -1,7 +1,7 @@
 //! A day of virtual time against servers that count strictly: how much is refused, and how much of the quota is used.
 //!
 //! `docs/enforcers.md` shows the tables that are made here. To write them anew:
-//! `UPDATE_DOCS=1 cargo test --test enforcers`.
+//! `PENSTOCK_UPDATE_DOCS=1 cargo test --test enforcers`.
 
 #[path = "support/servers.rs"]
 mod servers;
@@ -243,12 +243,12 @@ fn the_documentation_shows_these_figures() {
         let (begin, end) = (format!("<!-- {name} -->\n\n"), format!("\n<!-- /{name} -->"));
         let from = page.find(&begin).unwrap() + begin.len();
         let to = page.find(&end).unwrap();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("PENSTOCK_UPDATE_DOCS").is_some() {
             page.replace_range(from..to, &table);
         }
-        assert_eq!(page.get(from..from + table.len()), Some(&*table), "write {path} anew with UPDATE_DOCS=1");
+        assert_eq!(page.get(from..from + table.len()), Some(&*table), "write {path} anew with PENSTOCK_UPDATE_DOCS=1");
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("PENSTOCK_UPDATE_DOCS").is_some() {
         std::fs::write(path, page).unwrap();
     }
 }

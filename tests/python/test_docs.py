@@ -1,19 +1,29 @@
-"""The Python blocks of README.md and docs/: they compile, and what they name of Penstock is there."""
+"""The Python blocks of README.md and docs/: what they name of Penstock is there, and they run."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
+import os
 import re
+import sys
 from pathlib import Path
 
+import pages
 import pytest
 
 import penstock
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(?:python|py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+#: Pages whose blocks run here, and what a program has to begin with that such a page does not say again.
+HERE = {
+    "govern.md": "import penstock",
+    "providers.md": "",
+    "redis.md": "from penstock import Limiter",
+    "shared-memory.md": "from penstock import Limiter",
+}
+#: Pages whose blocks need a framework: they run in its environment, in `frameworks/*/test_page*.py`.
+THERE = {"ag2.md", "autogen.md", "langchain.md", "langgraph.md", "litellm.md", "llamaindex.md"}
 
 
 def unknown(block: str) -> list[str]:
@@ -34,9 +44,9 @@ def unknown(block: str) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
 def test_blocks_name_what_exists(page: Path) -> None:
-    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for _, block in pages.sources(page) + pages.sources(page, "py"):
         assert unknown(block) == [], block
 
 
@@ -48,3 +58,36 @@ def test_what_is_missing_is_found() -> None:
     ]
     with pytest.raises(SyntaxError):
         unknown("from penstock import")
+
+
+def test_every_page_with_blocks_is_run_somewhere() -> None:
+    assert {page.name for page in pages.PAGES if pages.sources(page)} == {"README.md", *HERE, *THERE}
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_page_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "shared-memory.md" and sys.platform == "win32":
+        pytest.skip("there is no shared memory on Windows")
+    pytest.importorskip("openai", reason="what the pages govern")
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    memory = f"page-{os.getpid()}"  # another process's may be there under the page's name
+    blocks = pages.compiled(pages.page(name), replaced={"shm://openai": f"shm://{memory}"})
+    assert blocks
+    names: dict[str, object] = {}
+    exec(HERE[name], names)
+    try:
+        asyncio.run(pages.run(blocks, names))
+    finally:
+        for file in Path("/dev/shm").glob(f"penstock-*-{memory}"):
+            file.unlink()
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_what_is_linked_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], link

@@ -1,64 +1,34 @@
 """Every Python block of the README runs, one after another, as in ``python -m asyncio``."""
 
-import ast
 import asyncio
-import inspect
 import os
-import re
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
+import pages
 import pytest
 
 from penstock.testing.provider import FakeProvider
 
-README = Path(__file__).parents[2] / "README.md"
-#: Written by the benchmark, once its figures are in.
-PENDING: set[str] = set()
-#: The name of the memory that the README shares between processes.
+README = pages.page("README.md")
+#: The name of the memory that the README shares between processes: another process's may be there under its name.
 MEMORY = f"readme-{os.getpid()}"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks() -> list[CodeType]:
-    """Compile the Python blocks, each with its line number in the README."""
-    text = README.read_text(encoding="utf-8")
-    result = []
-    for match in BLOCK.finditer(text):
-        language, source = match.groups()
-        if language == "python":
-            # Memory of its own: another process's may be there under that name, with another clock.
-            source = source.replace("shm://openai", f"shm://{MEMORY}")
-            line = text[: match.start(2)].count("\n")
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            result.append(compile("\n" * line + source, str(README), "exec", flags))
-    return result
 
 
 def test_the_first_screen_is_what_it_is_two_commands_and_ten_lines_of_use() -> None:
     text = README.read_text(encoding="utf-8")
-    first, second = list(BLOCK.finditer(text))[:2]
+    first, second = list(pages.BLOCK.finditer(text))[:2]
     assert [line.split("#")[0].strip() for line in first[2].splitlines()] == ["make demo", "make test"]
     assert second[1] == "python"
     assert sum(bool(line.strip()) for line in second[2].splitlines()) <= 10
     assert text[: second.end()].count("\n") <= 40
 
 
-def test_what_is_linked_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
-    assert links
-    assert {link for link in links if not (README.parent / link).exists()} <= PENDING
-
-
 def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where the blocks write their files
 
     async def session(names: dict[str, Any]) -> None:
-        for block in blocks():
-            made = eval(block, names)
-            if inspect.isawaitable(made):
-                await made
+        await pages.run(pages.compiled(README, replaced={"shm://openai": f"shm://{MEMORY}"}), names)
         await names["client"].close()
         names["blocking"].close()
 

@@ -1,0 +1,1 @@
+../ag2-classic/test_page.py
