@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock import _core
 from penstock.errors import BudgetExceeded
-from penstock.wrapping import code_of
+from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +59,8 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
     def __init__(
         self, calls: int | None = None, tokens: int | None = None, seconds: float | timedelta | None = None
     ) -> None:
+        if callable(calls):
+            raise TypeError(f"calls must be a whole number, not {calls!r}; is it @budget without its parentheses?")
         self._limits = (calls, tokens, seconds)
         _core.Budget(*self._limits)  # what cannot be is refused here, not where the block begins
         self._blocks: list[tuple[Budget, Token[Budget | None]]] = []
@@ -96,29 +97,29 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
 
     def __call__(self, function: F) -> F:
         """Give each call of a function, or of a coroutine function, a budget of its own."""
-        import inspect  # slow to import, and whoever has a function to decorate has it already
+        return cast("F", decorated(function, "budget", Wraps(self._function, self._coroutine, _refuse, _refuse)))
 
-        if not callable(function):
-            raise TypeError(f"budget() decorates functions, not {function!r}")
-        target = code_of(function)
-        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-            raise TypeError(
-                f"budget() decorates functions and coroutines, not the generator {function!r}, whose code runs in "
-                "turns with that of its caller: put the block where it is iterated"
-            )
-
-        @functools.wraps(function)
+    def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with budget(*self._limits):
                 return function(*args, **kwargs)
 
-        @functools.wraps(function)
-        async def awrapper(*args: Any, **kwargs: Any) -> Any:
+        return wrapper
+
+    def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with budget(*self._limits):
                 return await function(*args, **kwargs)
 
-        return cast("F", awrapper if inspect.iscoroutinefunction(target) else wrapper)
+        return wrapper
 
     def __repr__(self) -> str:
         given = zip(("calls", "tokens", "seconds"), self._limits, strict=True)
         return f"budget({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
+
+
+def _refuse(generator: object) -> Any:
+    raise TypeError(
+        f"budget() decorates functions and coroutines, not the generator {generator!r}, whose code runs in turns with "
+        "that of its caller: put the block where it is iterated"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Coroutine, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -13,7 +12,7 @@ from penstock._core import Permit
 from penstock.errors import PenstockError
 from penstock.failures import raise_from
 from penstock.usage import Usage, usage_of
-from penstock.wrapping import code_of
+from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
     from penstock._core import Attempts
@@ -29,7 +28,7 @@ class Terms:
     __slots__ = ("_fixed", "_of_call", "_scope", "limiter", "retry", "usage")
 
     def __init__(self, limiter: Limiter, usage: Callable[[Any], Any] | None, retry: Retry | None, **terms: Any) -> None:
-        if retry is not None and not hasattr(retry, "after"):
+        if retry is not None and not hasattr(type(retry), "after"):
             raise TypeError(f"retry must be a Retry or None, not {retry!r}")
         if usage is not None and not callable(usage):
             raise TypeError(f"usage must be a function of a call's result, or None, not {usage!r}")
@@ -38,6 +37,8 @@ class Terms:
         self.retry = retry
         self._of_call = {name: value for name, value in terms.items() if callable(value)}
         self._fixed = {name: value for name, value in terms.items() if name not in self._of_call}
+        for name, function in self._of_call.items():
+            _check_function_of_call(name, function)
         self._scope = limiter.permit(**self._fixed)  # what cannot be is refused when the decorator is written
 
     @property
@@ -50,6 +51,9 @@ class Terms:
         if not self._of_call:
             return self._scope.ask()
         called = {name: value(*args, **kwargs) for name, value in self._of_call.items()}
+        for name, value in called.items():
+            if value is None and name != "key":
+                raise TypeError(f"{name} must be a function that gives a whole number, not None")
         return self.limiter.permit(**self._fixed, **called).ask()
 
     def used(self, result: object) -> Usage | None:
@@ -70,6 +74,16 @@ class Terms:
         streams.settle(permit, self.used(result))
 
 
+def _check_function_of_call(name: str, function: Callable[..., Any]) -> None:
+    import inspect  # as in `decorated`
+
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(
+            f"{name} must be a value, or a function that gives one at once, not {function!r}; "
+            "is it @limiter.limit without its parentheses?"
+        )
+
+
 def _given_usage(used: object) -> Usage | None:
     """What a user's ``usage`` function gave."""
     if used is None or isinstance(used, Usage):
@@ -88,25 +102,22 @@ def _given_usage(used: object) -> Usage | None:
 
 def decorate(terms: Terms, function: F) -> F:
     """Put a permit around each call of ``function``."""
-    import inspect  # slow to import, and whoever has a function to decorate has it already
+    retry = terms.retry
 
-    if isinstance(function, (classmethod, staticmethod)):
-        return type(function)(decorate(terms, function.__func__))
-    if not callable(function):
-        raise TypeError(f"limit() decorates functions, not {function!r}; is it @limiter.limit without its parentheses?")
-    target = code_of(function)
-    wrapped: Any
-    if inspect.isasyncgenfunction(target):
-        wrapped = streams.async_generator(terms.ask_for, function, terms.used_so_far, terms.retry, terms.limiter)
-    elif inspect.isgeneratorfunction(target):
-        wrapped = streams.generator(terms.ask_for, function, terms.used_so_far, terms.retry, terms.limiter)
-    elif inspect.iscoroutinefunction(target):
-        retry = terms.retry
-        wrapped = _coroutine(terms, function) if retry is None else _persistent_coroutine(terms, function, retry)
-    else:
-        retry = terms.retry
-        wrapped = _function(terms, function) if retry is None else _persistent_function(terms, function, retry)
-    return cast("F", functools.wraps(function)(wrapped))
+    def of_function(plain: Callable[..., Any]) -> Callable[..., Any]:
+        return _function(terms, plain) if retry is None else _persistent_function(terms, plain, retry)
+
+    def of_coroutine(coroutine: Callable[..., Any]) -> Callable[..., Any]:
+        return _coroutine(terms, coroutine) if retry is None else _persistent_coroutine(terms, coroutine, retry)
+
+    def of_generator(generator: Callable[..., Any]) -> Callable[..., Any]:
+        return streams.generator(terms.ask_for, generator, terms.used_so_far, retry, terms.limiter)
+
+    def of_async_generator(generator: Callable[..., Any]) -> Callable[..., Any]:
+        return streams.async_generator(terms.ask_for, generator, terms.used_so_far, retry, terms.limiter)
+
+    wraps = Wraps(of_function, of_coroutine, of_generator, of_async_generator)
+    return cast("F", decorated(function, "limiter.limit", wraps))
 
 
 # What follows is run by every decorated call, so it is written out where a helper would cost a call. A permit becomes

@@ -38,7 +38,7 @@ def gather(
     try:
         _check(awaitables)
         scopes = _scopes(limiter, tokens, len(awaitables))
-        loop = asyncio.get_running_loop()
+        loop = _loop()
     except BaseException:
         for awaitable in awaitables:
             _close(awaitable)
@@ -64,10 +64,19 @@ def gather(
     return together
 
 
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError("no running event loop: call gather() in a coroutine that asyncio.run() runs") from None
+
+
 def _check(awaitables: Sequence[object]) -> None:
     for awaitable in awaitables:
         if not inspect.isawaitable(awaitable):
-            raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}")
+            several = isinstance(awaitable, (list, tuple, set)) or inspect.isgenerator(awaitable)
+            hint = "; is it gather(calls) without the star of gather(*calls)?" if several else ""
+            raise TypeError(f"gather() awaits coroutines, tasks and futures, not {awaitable!r}{hint}")
 
 
 def _scopes(limiter: Limiter, tokens: Any, count: int) -> list[Scope]:
@@ -124,6 +133,13 @@ def _of(value: Any, item: Any) -> Any:
     return value(item) if callable(value) else value
 
 
+def _cost(tokens: Any, item: Any) -> Any:
+    cost = _of(tokens, item)
+    if cost is None:
+        raise TypeError("tokens must be a whole number, or a function that gives one, not None")
+    return cost
+
+
 def _length(items: object) -> int | None:
     try:
         return len(items)  # type: ignore[arg-type]
@@ -152,6 +168,8 @@ def map_in_threads(
     only when a thread is free to use it.
     """
     iterator = _iterator(function, items)
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"function must be a plain function, not {function!r}; for coroutine functions there is amap()")
     results: dict[int, Any] = {}
     running: dict[Future[Any], int] = {}
     threads = limiter.stats().concurrency or _THREADS
@@ -180,7 +198,7 @@ def map_in_threads(
                     results[index] = notes.recall(name)
                     shown.step()
                     continue
-                permit = limiter.acquire(_of(tokens, item), key=_of(key, item))
+                permit = limiter.acquire(_cost(tokens, item), key=_of(key, item))
             except Exception as error:
                 if not return_exceptions:
                     raise
@@ -211,7 +229,12 @@ async def _acall(
 ) -> Any:
     with permit:
         permit.resume()
-        result = await function(item)
+        called = function(item)
+        if not inspect.isawaitable(called):
+            raise TypeError(
+                f"function must be a coroutine function, but {function!r} gave {called!r}; there is map() for others"
+            )
+        result = await called
         _settle(permit, result)
     return result if notes is None else notes.note(name, result)
 
@@ -272,7 +295,7 @@ async def _astream(
                 if notes is not None and notes.knows(name):
                     finished.put_nowait((index, notes.recall(name), None))
                     continue
-                permit = await limiter.aacquire(_of(tokens, item), key=_of(key, item))
+                permit = await limiter.aacquire(_cost(tokens, item), key=_of(key, item))
             except Exception as error:  # noqa: BLE001  it is this item's, and is told as such
                 finished.put_nowait((index, None, error))
                 continue

@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from penstock import _core, _parking, decorate, identity
+from penstock import _core, _parking, arguments, decorate, identity
 from penstock._core import Memory, Permit, RetryBudget
 from penstock.stats import Level, Share, Stats
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: What limits are called elsewhere.
+_MEANT = {
+    "rpm": "requests",
+    "tpm": "tokens",
+    "itpm": "input_tokens",
+    "otpm": "output_tokens",
+    "max_concurrency": "concurrency",
+}
 
 
 class Limiter(_core.Limiter):
@@ -69,6 +78,16 @@ class Limiter(_core.Limiter):
     __enter__ = _parking.enter
 
     if not TYPE_CHECKING:  # its arguments are those of `_core.Limiter`
+
+        def __new__(cls, *args: Any, **given: Any) -> Any:  # noqa: D102  the class has the docstring
+            try:
+                return super().__new__(cls, *args, **given)
+            except TypeError as error:
+                if args:
+                    wrong = TypeError(f"Limiter() takes limits by name, as in Limiter(requests=500), not {args[0]!r}")
+                else:
+                    wrong = arguments.unknown("Limiter", given, cls.__signature__.parameters, _MEANT)
+                raise wrong or error from None
 
         def __init__(self, **given: Any) -> None:
             self.given = given
@@ -174,7 +193,17 @@ class Limiter(_core.Limiter):
             priority=priority,
             timeout=timeout,
         )
-        return lambda function: decorate.decorate(terms, function)
+
+        def decorator(*called: Any, **named: Any) -> Any:
+            if len(called) != 1 or named:
+                given = ", ".join([*map(repr, called), *(f"{name}={value!r}" for name, value in named.items())])
+                raise TypeError(
+                    f"limiter.limit() decorates one function, and was called with ({given}); "
+                    "is it @limiter.limit without its parentheses?"
+                )
+            return decorate.decorate(terms, called[0])
+
+        return decorator
 
     @overload
     def gather(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock import arguments
 from penstock._core import provider_rate
 from penstock.limiter import Limiter
 
@@ -73,6 +74,8 @@ _MEANINGS = {
     "itpm": ("input_tokens", 60),
     "otpm": ("output_tokens", 60),
 }
+#: What each function has besides, and hands on to `Limiter`.
+_FURTHER = ("concurrency", "per_key", "name", "store", "network_jitter", "max_waiting", "on_store_failure")
 
 
 def _limiter(provider: str, more: _More, **limits: int | None) -> Limiter:
@@ -83,7 +86,10 @@ def _limiter(provider: str, more: _More, **limits: int | None) -> Limiter:
             dimension, per = _MEANINGS[name]
             rates.setdefault(dimension, []).append(provider_rate(provider, name, dimension, amount, per))
     named: dict[str, Any] = {**more, **rates}
-    return Limiter(provider=provider, **named)
+    try:
+        return Limiter(provider=provider, **named)
+    except TypeError as error:
+        raise arguments.unknown(provider, more, [*limits, *_FURTHER]) or error from None
 
 
 def openai(

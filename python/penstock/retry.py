@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import sys
@@ -16,7 +15,7 @@ from penstock import _parking, streams
 from penstock._core import Attempts, RetryBudget, RetryPolicy
 from penstock.errors import PenstockError
 from penstock.failures import annotate, chain, get, verdict_of
-from penstock.wrapping import code_of
+from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -99,6 +98,10 @@ class Retry:
         on: On = None,
         budget: RetryBudget | None = None,
     ) -> None:
+        if callable(attempts):
+            raise TypeError(
+                f"attempts must be a whole number, at least 1, not {attempts!r}; is it @Retry without its parentheses?"
+            )
         if on is not None and not callable(on) and not _are_exceptions(on):
             raise TypeError(f"on must be an exception class, a tuple of these, a function or None, not {on!r}")
         if budget is not None and not isinstance(budget, RetryBudget):
@@ -240,23 +243,13 @@ class Retry:
 
     def __call__(self, function: F) -> F:
         """Retry each call of ``function``."""
-        import inspect  # slow to import, and whoever has a function to decorate has it already
-
-        if isinstance(function, (classmethod, staticmethod)):
-            return type(function)(self(function.__func__))
-        if not callable(function):
-            raise TypeError(f"Retry() decorates functions, not {function!r}; is it @Retry without its parentheses?")
-        code = code_of(function)
-        wrapped: Any
-        if inspect.isasyncgenfunction(code):
-            wrapped = streams.async_generator(None, function, retry=self)
-        elif inspect.isgeneratorfunction(code):
-            wrapped = streams.generator(None, function, retry=self)
-        elif inspect.iscoroutinefunction(code):
-            wrapped = self._coroutine(function)
-        else:
-            wrapped = self._function(function)
-        return cast("F", functools.wraps(function)(wrapped))
+        wraps = Wraps(
+            self._function,
+            self._coroutine,
+            lambda generator: streams.generator(None, generator, retry=self),
+            lambda generator: streams.async_generator(None, generator, retry=self),
+        )
+        return cast("F", decorated(function, "Retry", wraps))
 
     # Whatever ends a call ends its `Attempts`: a traceback may keep the frames, and what is in them, for long.
 

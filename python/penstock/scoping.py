@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from penstock.wrapping import code_of
+from penstock import streams
+from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -99,23 +99,13 @@ class scope:  # noqa: N801  it reads as a statement, as `contextlib.suppress` do
 
     def __call__(self, function: F) -> F:
         """Run each call of ``function`` in this scope."""
-        import inspect  # slow to import, and whoever has a function to decorate has it already
-
-        if isinstance(function, (classmethod, staticmethod)):
-            return type(function)(self(function.__func__))
-        if not callable(function):
-            raise TypeError(f"scope() decorates functions, not {function!r}")
-        code = code_of(function)
-        wrapped: Any
-        if inspect.isasyncgenfunction(code):
-            wrapped = self._async_generator(function)
-        elif inspect.isgeneratorfunction(code):
-            wrapped = self._generator(function)
-        elif inspect.iscoroutinefunction(code):
-            wrapped = self._coroutine(function)
-        else:
-            wrapped = self._function(function)
-        return cast("F", functools.wraps(function)(wrapped))
+        wraps = Wraps(
+            self._function,
+            self._coroutine,
+            lambda generator: streams.in_steps(generator, lambda: _Inside(self._enter)),
+            lambda generator: streams.in_async_steps(generator, lambda: _Inside(self._enter)),
+        )
+        return cast("F", decorated(function, "scope", wraps))
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -137,63 +127,33 @@ class scope:  # noqa: N801  it reads as a statement, as `contextlib.suppress` do
 
         return wrapper
 
-    # A generator shares the context of whoever iterates it, so it is in the scope only while its own code runs.
 
-    def _generator(self, function: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            stream = function(*args, **kwargs)
-            step, sent = stream.send, None
-            try:
-                while True:
-                    token = self._enter()
-                    try:
-                        item = step(sent)
-                    except StopIteration as stop:
-                        return stop.value
-                    finally:
-                        _inherited.reset(token)
-                    try:
-                        sent, step = (yield item), stream.send
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                        sent, step = error, stream.throw
-            finally:
-                token = self._enter()
-                try:
-                    stream.close()
-                finally:
-                    _reset(token)
+class _Inside:
+    """The steps of a generator that is in a scope while its own code runs."""
 
-        return wrapper
+    __slots__ = ("_enter", "_token", "failure")
 
-    def _async_generator(self, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            stream = function(*args, **kwargs)
-            step, sent = stream.asend, None
-            try:
-                while True:
-                    token = self._enter()
-                    try:
-                        item = await step(sent)
-                    except StopAsyncIteration:
-                        return
-                    finally:
-                        _inherited.reset(token)
-                    try:
-                        sent, step = (yield item), stream.asend
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001  it is thrown in, and belongs to the generator
-                        sent, step = error, stream.athrow
-            finally:
-                token = self._enter()
-                try:
-                    await stream.aclose()
-                finally:
-                    _reset(token)
+    def __init__(self, enter: Callable[[], Token[Inherited]]) -> None:
+        self._enter = enter
+        self.failure: Exception | None = None
 
-        return wrapper
+    def begin(self, _permit: object) -> None:
+        self._token = self._enter()
+
+    def hand_out(self, _item: object) -> None:
+        _reset(self._token)
+
+    def go_on(self) -> None:
+        self._token = self._enter()
+
+    def failed(self, _error: Exception) -> None:
+        return None
+
+    def end(self) -> None:
+        _reset(self._token)
+
+    def close(self) -> None:
+        pass
 
 
 def _reset(token: Token[Inherited]) -> None:

@@ -1,13 +1,13 @@
-"""Generators and async generators whose calls have a permit, are tried again, or both.
+"""Generators and async generators whose calls have a permit, are tried again, or run in a scope.
 
-A generator shares the context of whoever iterates it, so a permit is the enclosing one only while the generator itself
-runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that fails is begun
-anew only while nobody has seen any of it. What is sent and thrown in reaches it.
+A generator shares the context of whoever iterates it, so what encloses it, a permit or a scope, does so only while the
+generator itself runs: suspended before each item is handed out, resumed when the next one is asked for. A stream that
+fails is begun anew only while nobody has seen any of it. What is sent and thrown in reaches it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _parking
 from penstock._core import Permit
@@ -34,8 +34,33 @@ def settle(permit: Permit, used: Usage | None) -> None:
         permit.settle(used.tokens, used.input_tokens, used.output_tokens)
 
 
-class _Stream:
-    """One call of a stream: what is the same for both kinds. A call has one permit for each attempt."""
+class Steps(Protocol):
+    """One call of a stream, whose attempts are run in steps: what is the same for both kinds of generators."""
+
+    #: What the last attempt failed with.
+    failure: Exception | None
+
+    def begin(self, permit: Permit | None) -> None:
+        """An attempt begins, with its permit, if calls have one."""
+
+    def hand_out(self, item: object) -> None:
+        """An item is about to be handed out, to code that does not belong to the stream."""
+
+    def go_on(self) -> None:
+        """The next item is asked for."""
+
+    def failed(self, error: Exception) -> float | None:
+        """Seconds to wait before the next attempt, or None if ``error`` is to be raised."""
+
+    def end(self) -> None:
+        """An attempt ends, however."""
+
+    def close(self) -> None:
+        """The call ends. Not left to the end of this object: a traceback may keep that for long."""
+
+
+class _Charged:
+    """The steps of a call that has one permit for each attempt, if there is a limiter, and is tried again, if it is."""
 
     __slots__ = ("call", "failure", "limiter", "permit", "retry", "streamed", "used", "uses")
 
@@ -48,7 +73,6 @@ class _Stream:
         self.failure: Exception | None = None
 
     def begin(self, permit: Permit | None) -> None:
-        """An attempt begins, with its permit."""
         self.permit, self.used, self.streamed = permit, None, False
         if permit is not None:
             permit.resume()
@@ -56,7 +80,6 @@ class _Stream:
             self.call = self.retry.start(self.limiter)
 
     def hand_out(self, item: object) -> None:
-        """An item is about to be handed out, to code that does not run inside the permit."""
         self.streamed = True
         if self.permit is not None:
             if self.uses is not None:
@@ -64,19 +87,16 @@ class _Stream:
             self.permit.suspend()
 
     def go_on(self) -> None:
-        """The next item is asked for."""
         if self.permit is not None:
             self.permit.resume()
 
     def failed(self, error: Exception) -> float | None:
-        """Seconds to wait before the next attempt, or None if ``error`` is to be raised."""
         if self.retry is None or self.call is None:
             return None
         self.failure = error
         return self.retry.after(self.call, error, self.limiter, self.permit, streamed=self.streamed)
 
     def end(self) -> None:
-        """An attempt ends, however."""
         permit, self.permit = self.permit, None
         if permit is not None:
             try:
@@ -85,7 +105,6 @@ class _Stream:
                 permit.release()
 
     def close(self) -> None:
-        """The call ends. Not left to the end of this object: a traceback may keep that for long."""
         self.failure = None  # or it and this frame would keep each other
         if self.call is not None:
             self.call.end()
@@ -99,9 +118,27 @@ def generator(
     limiter: Limiter | None = None,
 ) -> Callable[..., Any]:
     """Wrap a generator function: a permit for each attempt, if there is a limiter to ask, and retries, if any."""
+    return in_steps(make, lambda: _Charged(uses, retry, limiter), ask)
+
+
+def async_generator(
+    ask: Ask | None,
+    make: Callable[..., AsyncGenerator[Any, Any]],
+    uses: Used | None = None,
+    retry: Retry | None = None,
+    limiter: Limiter | None = None,
+) -> Callable[..., Any]:
+    """Wrap an async generator function, as `generator` does."""
+    return in_async_steps(make, lambda: _Charged(uses, retry, limiter), ask)
+
+
+def in_steps(
+    make: Callable[..., Generator[Any, Any, Any]], start: Callable[[], Steps], ask: Ask | None = None
+) -> Callable[..., Any]:
+    """Wrap a generator function, each call of which is run in the steps that ``start`` makes."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: PLR0912  one loop, which reads best in one piece
-        stream = _Stream(uses, retry, limiter)
+        stream = start()
         try:
             while True:
                 try:
@@ -145,17 +182,13 @@ def generator(
     return wrapper
 
 
-def async_generator(
-    ask: Ask | None,
-    make: Callable[..., AsyncGenerator[Any, Any]],
-    uses: Used | None = None,
-    retry: Retry | None = None,
-    limiter: Limiter | None = None,
+def in_async_steps(
+    make: Callable[..., AsyncGenerator[Any, Any]], start: Callable[[], Steps], ask: Ask | None = None
 ) -> Callable[..., Any]:
-    """Wrap an async generator function, as `generator` does."""
+    """Wrap an async generator function, as `in_steps` does."""
 
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: PLR0912  one loop, which reads best in one piece
-        stream = _Stream(uses, retry, limiter)
+        stream = start()
         try:
             while True:
                 try:

@@ -27,7 +27,7 @@ use pyo3::prelude::*;
 /// The compiled core of Penstock. Everything public in it is exported by `penstock` itself.
 #[pymodule]
 mod _core {
-    use pyo3::types::{PyModule, PyModuleMethods};
+    use pyo3::types::{PyAny, PyModule, PyModuleMethods};
 
     use super::{Bound, PyResult, Python, pyfunction};
 
@@ -66,8 +66,9 @@ mod _core {
 
     /// About how many tokens a text has, told without a tokenizer.
     #[pyfunction]
-    fn estimate_tokens(text: &str) -> u64 {
-        crate::estimate::estimate_tokens(text)
+    fn estimate_tokens(text: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let text = super::convert::text("text", text)?;
+        Ok(crate::estimate::estimate_tokens(&text))
     }
 
     /// What a forked child does before it uses a limiter.

@@ -50,8 +50,8 @@ fn jitter(value: &Bound<'_, PyAny>) -> PyResult<Jitter> {
     Jitter::from_str(&name).map_err(|error| wrong(&error))
 }
 
-fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let number = super::convert::whole(name, value, 0, u64::from(u32::MAX))?;
+fn count(name: &str, value: &Bound<'_, PyAny>, least: u64) -> PyResult<u32> {
+    let number = super::convert::whole(name, value, least, u64::from(u32::MAX))?;
     Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
@@ -93,8 +93,8 @@ impl RetryBudget {
         per_minute: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let ratio = ratio.map_or(Ok(0.2), |ratio| number("ratio", ratio))?;
-        let minimum = minimum.map_or(Ok(3), |minimum| count("minimum", minimum))?;
-        let per_minute = given(per_minute).map(|rate| count("per_minute", rate)).transpose()?;
+        let minimum = minimum.map_or(Ok(3), |minimum| count("minimum", minimum, 0))?;
+        let per_minute = given(per_minute).map(|rate| count("per_minute", rate, 1)).transpose()?;
         let budget = retry::RetryBudget::new(ratio, minimum, per_minute).map_err(|error| wrong(&error))?;
         Ok(Self { budget: Mutex::new((FORKS.load(Ordering::Relaxed), budget)), ratio, minimum, per_minute })
     }
@@ -139,7 +139,7 @@ impl RetryPolicy {
         let max_delay = number("max_delay", max_delay)?;
         let backoff = Backoff::new(initial, factor, max_delay, jitter).map_err(|error| wrong(&error))?;
         let deadline = given(deadline).map(|deadline| number("deadline", deadline)).transpose()?;
-        let policy = Policy::new(count("attempts", attempts)?, backoff, deadline).map_err(|error| wrong(&error))?;
+        let policy = Policy::new(count("attempts", attempts, 1)?, backoff, deadline).map_err(|error| wrong(&error))?;
         Ok(Self { policy, random: Mutex::new(Random::new(seed)) })
     }
 

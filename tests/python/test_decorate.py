@@ -181,7 +181,6 @@ def test_objects_that_can_be_called(limiter: Limiter) -> None:
     assert limiter.limit()(Function())(5) == 5
     assert run(limiter.limit()(Coroutine())(5)) == 5
     run(main())
-    assert limiter.limit()(int)("5") == 5
     assert limiter.limit()(len)([1, 2]) == 2
     assert standing(limiter) == IDLE
 
@@ -473,7 +472,7 @@ def test_a_limiter_that_counts_no_tokens_does_not_look_for_usage() -> None:
             raise AssertionError("looked")
 
     limiter = Limiter(requests=lasting(5))
-    assert isinstance(limiter.limit()(Result)(), Result)
+    assert isinstance(limiter.limit()(lambda: Result())(), Result)
 
 
 def test_a_stream_of_usage_is_put_together() -> None:
