@@ -32,7 +32,8 @@ def compiled(path: Path, language: str = "python", replaced: dict[str, str] | No
         here = "\n" * line + source
         for text, by in (replaced or {}).items():
             here = here.replace(text, by)
-        blocks.append(compile(here, str(path), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+        # As a user's file is, not as this one, which imports from __future__.
+        blocks.append(compile(here, str(path), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
     return blocks
 
 
