@@ -30,6 +30,7 @@ def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     async def session(names: dict[str, Any]) -> None:
         await pages.run(pages.compiled(README, replaced={"shm://openai": f"shm://{MEMORY}"}), names)
         await names["client"].close()
+        await names["llm"].close()
         names["blocking"].close()
 
     with FakeProvider(latency=0.01) as provider:
