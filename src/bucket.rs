@@ -3,10 +3,14 @@
 //! The level is kept in units of 1/period of a token, in which one nanosecond refills exactly `amount`. So no rate is
 //! rounded, and the path of an admission has multiplications only; the one division is paid by those who must wait.
 
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::pace::{FULL, Permille};
 use crate::rate::Rate;
 use crate::words::Carrier;
+
+/// How late a timer may be before quota is lost, where the burst is too small to save it up. What a call is late by, it is
+/// early by for those behind it: so no more than the spread of a network's delay.
+const LATE: Nanos = SECOND / 20;
 
 /// A token bucket. Starts full.
 #[derive(Clone, Debug)]
@@ -90,6 +94,24 @@ impl Bucket {
         self.level = (self.level - i128::from(cost) * self.period).max(-FLOOR);
     }
 
+    /// Takes `cost` out for a call that was due at `due` and leaves at `now`, which may be later: a timer woke late, or the
+    /// whole process stood still. What flowed in meanwhile is saved up as in any bucket, up to the capacity; or, where that
+    /// holds little more than this call, for so long as timers are late, so that they lose no quota.
+    #[inline]
+    pub fn charge_late(&mut self, cost: u64, due: Nanos, now: Nanos) {
+        self.move_to(due);
+        let late = i128::from(now.saturating_sub(self.last));
+        if late > 0 {
+            let most = self.capacity.max(self.needed(cost) + self.flow * i128::from(LATE));
+            let spilled = self.level + late * self.flow - most;
+            if spilled > 0 {
+                let lost = (spilled / self.flow + i128::from(spilled % self.flow != 0)).min(late);
+                self.last += u64::try_from(lost).unwrap_or(0);
+            }
+        }
+        self.level = (self.level - i128::from(cost) * self.period).max(-FLOOR);
+    }
+
     /// Puts `amount` back, up to the capacity.
     pub fn refund(&mut self, amount: u64, now: Nanos) {
         self.move_to(now);
@@ -161,7 +183,6 @@ const FLOOR: i128 = 1 << 120;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SECOND;
 
     fn bucket(amount: u64, period: Nanos, burst: u64) -> Bucket {
         Bucket::new(&Rate::new(amount, period).unwrap().with_burst(burst).unwrap(), 0)

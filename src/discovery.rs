@@ -5,9 +5,10 @@
 //! so a limiter of two models runs at the limits of the smaller one.
 //!
 //! *Tried*: until a limit on requests is told, calls leave slowly. Where none is told, their rate doubles, every four
-//! seconds or round trips in which calls wait, up to the first refusal (as TCP's slow start does); then it falls a little below what
-//! the provider took in the minute before, and rises slowly while calls wait (additive increase, multiplicative decrease:
-//! Chiu and Jain, 1989).
+//! seconds or round trips in which calls wait, up to the first refusal (as TCP's slow start does); then it falls a little
+//! below what the provider took in the minute before. The rate that was refused is remembered as a ceiling: the rate rises
+//! to just below it, stays there, and goes beyond only now and then, to see whether the limit is still the same (as CUBIC
+//! does: Ha, Rhee and Xu, 2008); each time that it is, the next time is twice as far away.
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
@@ -31,14 +32,27 @@ const LEAST: (u64, u64) = (3, 1_000);
 const MOST: (u64, u64) = (1_000_000, 10_000_000_000);
 /// How long a rate doubles for, at the least, before it does so again.
 const DOUBLES: Nanos = 4 * SECOND;
-/// By which part a rate falls below what was taken before a refusal.
-const LESS: u64 = 10;
+/// By how much a rate falls below what was taken before a refusal, in thousandths: the first time, when it had doubled and
+/// may be far above; soon after the last time, when it did not fall far enough; and otherwise.
+const FALLS: (u64, u64, u64) = (100, 50, 30);
+/// A refusal so soon after the last one says that the rate did not fall far enough.
+const SOON: Nanos = 2 * MINUTE;
 /// How long nothing leaves while there are only refusals, doubled each time.
 const HOLD: Nanos = SECOND;
 /// The longest such hold is this power of two of it.
 const LONGEST_HOLD: u32 = 4;
 /// How often a rate rises by how much, in per cent, once it was refused.
 const RISE: (Nanos, u64) = (15 * SECOND, 1);
+/// Up to which share of the rate that was refused it does, in thousandths.
+const BELOW: u64 = 980;
+/// How long it stays there before it goes beyond, doubled each time that it is refused where it was before.
+const STAYS: Nanos = 2 * MINUTE;
+/// The longest it stays is this power of two of it.
+const LONGEST_STAY: u32 = 4;
+/// How often it rises beyond: a window of a minute is to be over before the next step.
+const BEYOND: Nanos = MINUTE;
+/// Two rates that were refused are the same limit if they differ by no more than one part in so many.
+const SAME: u64 = 20;
 
 /// How a rate came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +127,74 @@ struct Tried {
     refused: Option<Nanos>,
     /// How often in a row.
     failures: u32,
+    /// The rate that was refused last.
+    ceiling: Option<Ceiling>,
+}
+
+/// A rate that was refused.
+#[derive(Clone, Copy, Debug)]
+struct Ceiling {
+    amount: u64,
+    /// When the rate fell below it.
+    since: Nanos,
+    /// How often in a row it was found at the same place.
+    found: u32,
+}
+
+impl Tried {
+    fn new(dimension: Dimension, amount: u64, changed: Nanos) -> Self {
+        Self { dimension, amount, changed, refused: None, failures: 0, ceiling: None }
+    }
+
+    /// By how much it rises next, and how long after the last change; nothing while it stays below the ceiling.
+    fn step(&self, now: Nanos) -> Option<(Nanos, u64)> {
+        if self.refused.is_none() {
+            return Some((DOUBLES, self.amount));
+        }
+        let more = (self.amount / 100).max(1) * RISE.1;
+        let Some(ceiling) = self.ceiling else { return Some((RISE.0, more)) };
+        let below = ceiling.amount.saturating_sub(parts(ceiling.amount, 1_000 - BELOW));
+        if self.amount < below {
+            return Some((RISE.0, more.min(below - self.amount)));
+        }
+        let stays = STAYS << ceiling.found.min(LONGEST_STAY);
+        (now >= ceiling.since.saturating_add(stays)).then_some((BEYOND, more))
+    }
+
+    /// It was refused, when the provider had `taken` so much in the minute before.
+    fn fall(&mut self, taken: u64, least: u64, now: Nanos) {
+        // Of one that ran at its rate, what was taken is the rate but for rounding.
+        let ran = self.amount.abs_diff(taken) <= self.amount / SAME;
+        let taken = if ran { self.amount } else { taken.clamp(least, self.amount.max(least)) };
+        let soon = self.ceiling.is_some_and(|ceiling| now < ceiling.since.saturating_add(SOON));
+        let part = match (self.ceiling, soon) {
+            (None, _) => FALLS.0,
+            (_, true) => FALLS.1,
+            (_, false) => FALLS.2,
+        };
+        let found = match self.ceiling {
+            Some(ceiling) if soon => ceiling.found,
+            Some(ceiling) if ceiling.amount.abs_diff(taken) <= ceiling.amount / SAME => ceiling.found.saturating_add(1),
+            _ => 0,
+        };
+        self.ceiling = Some(Ceiling { amount: taken, since: now, found });
+        self.amount = taken.saturating_sub(parts(taken, part)).max(least);
+        self.changed = now;
+    }
+
+    /// It rose.
+    fn rise(&mut self, more: u64, most: u64, now: Nanos) {
+        self.amount = self.amount.saturating_add(more).min(most);
+        self.changed = now;
+        if self.ceiling.is_some_and(|ceiling| self.amount > ceiling.amount.saturating_add(ceiling.amount / SAME)) {
+            self.ceiling = None; // the limit is another now
+        }
+    }
+}
+
+/// So many thousandths of an amount, at least 1.
+fn parts(amount: u64, thousandths: u64) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(thousandths) / 1_000).unwrap_or(u64::MAX).max(1)
 }
 
 /// A limit that was told.
@@ -139,9 +221,12 @@ struct Solved {
 pub(crate) struct Heeded {
     /// Whether a rate is another now.
     pub(crate) changed: bool,
-    /// Until when nothing should leave.
-    pub(crate) until: Option<Nanos>,
+    /// What is held back, and until when; then one call goes first.
+    pub(crate) held: Option<Held>,
 }
+
+/// A dimension, and until when nothing of it should leave.
+pub(crate) type Held = (Dimension, Nanos);
 
 /// The limits that a gate finds out.
 #[derive(Clone, Debug)]
@@ -181,13 +266,7 @@ impl Discovery {
         if queues || !self.open.contains(&Dimension::Requests) {
             return None;
         }
-        self.tried.push(Tried {
-            dimension: Dimension::Requests,
-            amount: FIRST,
-            changed: now,
-            refused: None,
-            failures: 0,
-        });
+        self.tried.push(Tried::new(Dimension::Requests, FIRST, now));
         self.rates(Dimension::Requests).pop().map(|rate| (Dimension::Requests, rate))
     }
 
@@ -229,7 +308,7 @@ impl Discovery {
         if tried.amount >= oversize.cost {
             return false;
         }
-        tried.amount = oversize.cost;
+        (tried.amount, tried.ceiling) = (oversize.cost, None);
         self.change(oversize.dimension, ledger, now);
         true
     }
@@ -270,7 +349,7 @@ impl Discovery {
                 }
             }
         }
-        let mut until = None;
+        let mut held = None;
         match reading.verdict.kind {
             Kind::Ok if self.tried.iter().all(|tried| sent_at < tried.changed || now < tried.changed + DOUBLES) => {
                 self.succeed(sent_at);
@@ -284,14 +363,14 @@ impl Discovery {
             }
             Kind::Throttled => {
                 self.adopt(ledger);
-                until = self.fall(reading, sent_at, now, &mut changed);
+                held = self.fall(reading, sent_at, now, &mut changed);
             }
             _ => {}
         }
         for dimension in &changed {
             self.change(*dimension, ledger, now);
         }
-        Heeded { changed: !changed.is_empty(), until }
+        Heeded { changed: !changed.is_empty(), held }
     }
 
     /// The period of an unknown provider's limit, once all that it says for a while solves to the same.
@@ -337,22 +416,17 @@ impl Discovery {
         let told: Vec<_> = Dimension::ALL.into_iter().filter(|dimension| self.is_told(*dimension)).collect();
         let open = self.tried.iter_mut().filter(|tried| sent_at >= tried.changed && !told.contains(&tried.dimension));
         for tried in open {
-            let (pause, more) = match tried.refused {
-                None => (DOUBLES, tried.amount),
-                Some(_) => (RISE.0, (tried.amount / 100).max(1) * RISE.1),
-            };
+            let Some((pause, more)) = tried.step(now) else { continue };
             if now < tried.changed.saturating_add(pause) {
                 continue;
             }
-            let most = if tried.dimension == Dimension::Requests { MOST.0 } else { MOST.1 };
-            tried.amount = tried.amount.saturating_add(more).min(most);
-            tried.changed = now;
+            tried.rise(more, if tried.dimension == Dimension::Requests { MOST.0 } else { MOST.1 }, now);
             changed.push(tried.dimension);
         }
     }
 
-    /// Gives until when nothing should leave, if the provider did not say so itself.
-    fn fall(&mut self, reading: &Reading, sent_at: Nanos, now: Nanos, changed: &mut Vec<Dimension>) -> Option<Nanos> {
+    /// Gives what is held back, and until when, if the provider did not say so itself.
+    fn fall(&mut self, reading: &Reading, sent_at: Nanos, now: Nanos, changed: &mut Vec<Dimension>) -> Option<Held> {
         let dimension = reading.verdict.dimension.unwrap_or(Dimension::Requests);
         if !self.open.contains(&dimension) || self.is_told(dimension) {
             return None;
@@ -361,7 +435,7 @@ impl Discovery {
         let least = if dimension == Dimension::Requests { LEAST.0 } else { LEAST.1 };
         let place = self.tried.iter().position(|tried| tried.dimension == dimension).unwrap_or_else(|| {
             // Until now nothing held it back.
-            self.tried.push(Tried { dimension, amount: taken.max(least), changed: 0, refused: None, failures: 0 });
+            self.tried.push(Tried::new(dimension, taken.max(least), 0));
             self.tried.len() - 1
         });
         let tried = self.tried.get_mut(place)?;
@@ -372,13 +446,11 @@ impl Discovery {
         tried.failures = tried.failures.saturating_add(1);
         if tried.failures > 1 {
             // A window that is full stays so however slowly calls come: it is the hold that grows.
-            return Some(now.saturating_add(HOLD << tried.failures.min(LONGEST_HOLD)));
+            return Some((dimension, now.saturating_add(HOLD << tried.failures.min(LONGEST_HOLD))));
         }
-        let taken = taken.min(tried.amount);
-        tried.amount = (taken - taken / LESS).max(least);
-        tried.changed = now;
+        tried.fall(taken, least, now);
         changed.push(dimension);
-        None
+        Some((dimension, now.saturating_add(HOLD)))
     }
 
     /// The rates of a dimension as far as they are found.
@@ -396,8 +468,13 @@ impl Discovery {
             let tried = self.tried.iter().find(|tried| tried.dimension == dimension);
             rates.extend(tried.and_then(|tried| {
                 let rate = Rate::new(tried.amount, MINUTE).ok()?;
-                let burst = if dimension == Dimension::Requests { FIRST_BURST } else { tried.amount / 6 };
-                rate.with_burst(rate.burst().max(burst).min(tried.amount)).ok()
+                let burst = match dimension {
+                    // Whatever leaves at once when the limit is met is refused at once.
+                    Dimension::Requests if tried.refused.is_none() => FIRST_BURST,
+                    Dimension::Requests => rate.burst().max(FIRST_BURST),
+                    _ => rate.burst().max(tried.amount / 6),
+                };
+                rate.with_burst(burst.min(tried.amount)).ok()
             }));
         }
         rates

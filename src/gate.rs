@@ -846,8 +846,8 @@ impl<T: Default> Gate<T> {
         if let Some(discovery) = &mut self.discovery {
             let busy = !self.queue.is_empty();
             let heeded = discovery.heed(&mut self.books.ledger, reading, sent_at, now, busy);
-            if let Some(until) = heeded.until {
-                self.books.ledger.cool_down(until);
+            if let Some((dimension, until)) = heeded.held {
+                self.books.ledger.cool_down_in(dimension, None, until, Some(1));
             }
             if heeded.changed {
                 self.fail_hopeless(now, settled);
@@ -894,10 +894,10 @@ impl<T: Default> Gate<T> {
                 match verdict.dimension {
                     Some(dimension) => {
                         let period = verdict.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
-                        let requested = verdict.requested.unwrap_or(1);
-                        self.books.ledger.cool_down_in(dimension, period, until, requested);
+                        self.books.ledger.cool_down_in(dimension, period, until, verdict.requested);
                         if let Some(remote) = &mut self.remote {
                             let (dimension, lasts) = (Some(dimension), until.saturating_sub(now));
+                            let requested = verdict.requested.unwrap_or(1);
                             remote.note_cooldown(wire::Cooldown { dimension, period, lasts, requested });
                         }
                     }

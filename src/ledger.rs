@@ -11,10 +11,6 @@ use crate::rate::Rate;
 use crate::window::{Ring, Window};
 use crate::words::Carrier;
 
-/// How far in the past a bucket without a window guard may be charged. Calls that wait are charged at the times at
-/// which they were due, so late timers lose no quota; after a long stall only a guard bounds what then leaves at once.
-const CATCH_UP: Nanos = SECOND;
-
 /// How many rates a ledger may have that is kept outside of this process's memory.
 pub(crate) const MOST_RATES: usize = 16;
 
@@ -220,10 +216,8 @@ impl Account {
             remote.alone.charge(cost, now);
             remote.left.charge(cost, now);
         }
-        if self.rate.window() {
-            self.bucket.charge(cost, due);
-        } else {
-            self.bucket.charge(cost, due.max(now.saturating_sub(CATCH_UP)));
+        self.bucket.charge_late(cost, due, now);
+        if !self.rate.window() {
             self.window.expire(now);
         }
         self.window.charge(cost, now);
@@ -261,10 +255,10 @@ impl Account {
     }
 
     /// What is saved up beyond `requested` is not there when a cooldown ends.
-    fn drain(&mut self, until: Nanos, requested: u64) {
+    fn drain(&mut self, until: Nanos, requested: Option<u64>) {
         let second = u128::from(self.rate.amount()) * u128::from(SECOND) / u128::from(self.rate.period());
-        let kept = u64::try_from(second).unwrap_or(u64::MAX).max(requested).max(1);
-        self.bucket.drain(kept, until);
+        let kept = requested.unwrap_or_else(|| u64::try_from(second).unwrap_or(u64::MAX));
+        self.bucket.drain(kept.max(1), until);
     }
 
     /// Gives whether the rate is another now.
@@ -286,6 +280,9 @@ impl Account {
 
     /// The provider had `left` when it counted the call that left at `sent_at`.
     fn hear(&mut self, left: u64, refilled: bool, sent_at: Nanos, now: Nanos) {
+        if self.remote.as_ref().is_some_and(|remote| sent_at < remote.heard) {
+            return; // no news: a later call's answer has come
+        }
         let period = self.rate.period();
         // What has left since is not in that number; nor is what has flown in.
         let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
@@ -294,19 +291,14 @@ impl Account {
         let spread = self.window.span().saturating_sub(period);
         let full = self.remote.as_ref().map_or(left, |remote| remote.most.max(left));
         let cap = if refilled { full } else { left };
-        let since = |time| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(time)).min(cap);
-        let (least, most) = (since(sent_at.saturating_sub(spread + 1)), since(sent_at.saturating_add(spread)));
-        let news = since(sent_at);
-        let remote = match &mut self.remote {
-            Some(remote) if sent_at < remote.heard => return,
-            Some(remote) => remote,
-            None => {
-                let mut bucket = Self::remote_bucket(&self.rate, left, now);
-                bucket.set_level(least, now);
-                let remote = Remote { heard: sent_at, most: left, alone: bucket.clone(), left: bucket };
-                self.remote.insert(remote)
-            }
-        };
+        let left_by = |time| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(time)).min(cap);
+        let (least, most) = (left_by(sent_at.saturating_sub(spread + 1)), left_by(sent_at.saturating_add(spread)));
+        let news = left_by(sent_at);
+        let remote = self.remote.get_or_insert_with(|| {
+            let mut bucket = Self::remote_bucket(&self.rate, left, now);
+            bucket.set_level(least, now);
+            Remote { heard: sent_at, most: left, alone: bucket.clone(), left: bucket }
+        });
         remote.heard = sent_at;
         if left > remote.most {
             remote.most = left.min(self.rate.amount());
@@ -578,7 +570,7 @@ impl Ledger {
         at
     }
 
-    /// Charges `cost` in every rate: the buckets as of `due`, the guards as of `now`.
+    /// Charges `cost` in every rate: the buckets as of `due`, as far as they save up, the guards as of `now`.
     #[inline]
     pub fn charge(&mut self, cost: &Cost, due: Nanos, now: Nanos) {
         for account in &mut self.accounts {
@@ -602,10 +594,11 @@ impl Ledger {
 
     /// Lets nothing leave before `until` that is charged in `dimension`; nothing at all if no rate counts that.
     ///
-    /// Of the rate that was short, the one of this `period` or, where nobody said, the one of the shortest, no more than a
-    /// second's worth may leave at once then, or a call of `requested`: the provider's bucket has just that, and whoever
-    /// waited does not leave in a herd. What the others have saved up stays.
-    pub fn cool_down_in(&mut self, dimension: Dimension, period: Option<Nanos>, until: Nanos, requested: u64) {
+    /// Of the rate that was short, the one of this `period` or, where nobody said, the one of the shortest, no more than
+    /// `requested` may leave at once then: the wait was reckoned so that the provider's bucket has just that. Where nobody
+    /// said how much that was, a second's worth: whoever waited does not leave in a herd. What the others have saved up
+    /// stays.
+    pub fn cool_down_in(&mut self, dimension: Dimension, period: Option<Nanos>, until: Nanos, requested: Option<u64>) {
         if !self.counts(dimension) {
             return self.cool_down(until);
         }
@@ -839,12 +832,14 @@ mod tests {
         let available = |l: &Ledger, at| l.levels(at).iter().map(|level| level.available).collect::<Vec<_>>();
         l.cool_down(SECOND);
         assert_eq!(available(&l, SECOND), [10_000, 600]);
-        l.cool_down_in(Dimension::Requests, None, 2 * SECOND, 1);
+        l.cool_down_in(Dimension::Requests, None, 2 * SECOND, None);
         assert_eq!(available(&l, 2 * SECOND), [10_000, 10]);
-        l.cool_down_in(Dimension::Requests, Some(60 * SECOND), 3 * SECOND, 50);
+        l.cool_down_in(Dimension::Requests, Some(60 * SECOND), 3 * SECOND, Some(50));
         assert_eq!(available(&l, 3 * SECOND), [10_000, 20]);
-        l.cool_down_in(Dimension::Requests, Some(86_400 * SECOND), 4 * SECOND, 1);
+        l.cool_down_in(Dimension::Requests, Some(86_400 * SECOND), 4 * SECOND, Some(1));
         assert_eq!(available(&l, 4 * SECOND), [1, 30]);
+        l.cool_down_in(Dimension::Requests, Some(60 * SECOND), 5 * SECOND, Some(3));
+        assert_eq!(available(&l, 5 * SECOND), [1, 3]);
         assert!(!l.fits(&tokens(0), 3 * SECOND));
     }
 

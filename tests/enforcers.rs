@@ -186,6 +186,49 @@ fn late_wakes_lose_no_quota() {
     assert!((0.999..=1.000_1).contains(&by_the_minute), "{by_the_minute}");
 }
 
+/// A process that stands still for up to `longest`, once in fifty wakes, for an hour, before a provider whose bucket holds
+/// 1.5 seconds' worth. Gives what share was refused, and what share of the quota was used.
+fn with_stalls(dimension: Dimension, told: Rate, longest: Nanos) -> (f64, f64) {
+    let spread = 100 * MILLISECOND;
+    let amount = told.amount();
+    let holds = amount * 3 / 2 / 60;
+    let mut server = Server::small_bucket(dimension, amount, MINUTE, holds).measured_from(MINUTE);
+    let mut sizes = Chance::new(1);
+    let size = move || if dimension == Dimension::Requests { CALL } else { tokens(sizes.tokens()) };
+    let (mut stalls, mut network) = (Chance::new(3), Chance::new(2));
+    let late = || if stalls.one_in(50) { stalls.below(longest) } else { stalls.below(5 * MILLISECOND) };
+    let mut wire: BinaryHeap<Reverse<(Nanos, u64, u64)>> = BinaryHeap::new();
+    let mut sent = 0;
+    Saturated::new(config(&[(dimension, told)], spread), size).run(HOUR, late, |at, cost| {
+        while let Some(&Reverse((arrival, _, size))) = wire.peek()
+            && arrival <= at
+        {
+            wire.pop();
+            server.arrive(arrival, &tokens(size));
+        }
+        sent += 1;
+        wire.push(Reverse((at + network.delay(spread), sent, cost.tokens)));
+    });
+    (server.refusals(), server.utilisation(HOUR))
+}
+
+/// What was due while the process stood still leaves as a bucket saves it up, and not all at once.
+#[test]
+fn a_stall_ends_in_no_more_than_the_burst() {
+    for (dimension, amount) in [(Dimension::Requests, 1_200), (Dimension::Tokens, 600_000)] {
+        let burst = amount * 14 / 10 / 60; // what the provider's holds, less what flows in within the spread
+        let shaped = rate(amount, MINUTE).with_burst(burst).unwrap().with_window(false);
+        for told in [shaped, shaped.with_window(true), rate(amount, MINUTE)] {
+            for longest in [SECOND, 10 * SECOND] {
+                let (refused, used) = with_stalls(dimension, told, longest);
+                assert!(refused == 0.0, "{refused} of {dimension} refused, {told:?}, up to {longest}");
+                // Only what is longer than the burst is lost.
+                assert!(used >= 0.98 || longest > SECOND, "{used} of {dimension} used, {told:?}");
+            }
+        }
+    }
+}
+
 fn cell(day: &Day) -> String {
     let refused = if day.refusals == 0.0 { "0".to_owned() } else { format!("{:.2} %", day.refusals * 100.0) };
     format!(" {refused} / {:.1} % |", day.utilisation * 100.0)

@@ -20,8 +20,8 @@ pub struct Server {
 }
 
 enum Count {
-    /// Full at first, `limit` deep, refilled evenly; kept in units of 1/period.
-    Bucket { level: u128, last: Nanos },
+    /// Full at first, refilled evenly; kept in units of 1/period.
+    Bucket { full: u128, level: u128, last: Nanos },
     /// Starts anew every period, from a phase.
     Fixed { phase: Nanos, window: u64, used: u64 },
     /// All arrivals of the last period.
@@ -52,8 +52,13 @@ impl Server {
     }
 
     pub fn bucket(dimension: Dimension, limit: u64, period: Nanos) -> Self {
-        let level = u128::from(limit) * u128::from(period);
-        Self::new(dimension, limit, period, Count::Bucket { level, last: 0 })
+        Self::small_bucket(dimension, limit, period, limit)
+    }
+
+    /// A bucket that holds no more than `burst`.
+    pub fn small_bucket(dimension: Dimension, limit: u64, period: Nanos, burst: u64) -> Self {
+        let full = u128::from(burst) * u128::from(period);
+        Self::new(dimension, limit, period, Count::Bucket { full, level: full, last: 0 })
     }
 
     pub fn fixed(dimension: Dimension, limit: u64, period: Nanos, phase: Nanos) -> Self {
@@ -68,9 +73,8 @@ impl Server {
     pub fn arrive(&mut self, at: Nanos, cost: &Cost) {
         let amount = cost.get(self.dimension);
         let fits = match &mut self.count {
-            Count::Bucket { level, last } => {
-                let full = u128::from(self.limit) * u128::from(self.period);
-                *level = (*level + u128::from(at - *last) * u128::from(self.limit)).min(full);
+            Count::Bucket { full, level, last } => {
+                *level = (*level + u128::from(at - *last) * u128::from(self.limit)).min(*full);
                 *last = at;
                 let needed = u128::from(amount) * u128::from(self.period);
                 let fits = *level >= needed;
