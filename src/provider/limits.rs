@@ -225,12 +225,14 @@ impl<'a> Series<'a> {
         let remaining = self.remaining();
         let resets_in = self.resets_in(now);
         let profile = provider.profile();
-        let solved = || solve_window(limit?, remaining?, resets_in?);
-        let solved = if profile.resets_tell_window() { solved() } else { None };
+        let numbers = limit.zip(remaining).zip(resets_in).filter(|_| profile.resets_tell_window());
+        let solved = numbers.and_then(|((limit, remaining), reset)| solve_window(limit, remaining, reset));
         let stated = self.counter.window.or(self.renewal);
         let window = stated.or(solved).or_else(|| profile.window(self.counter.dimension));
-        // The resets of a window that starts anew solve to some other window now and then.
-        let refilled = profile.enforcement == Enforcement::ContinuousBucket;
+        // The resets of a window that starts anew solve to some other window now and then; those of a bucket always do, so a
+        // server that only speaks like one is told by them.
+        let is_other = numbers.is_some_and(|((limit, remaining), _)| remaining < limit) && solved.is_none();
+        let refilled = profile.enforcement == Enforcement::ContinuousBucket && !is_other;
         (limit.is_some() || remaining.is_some()).then_some(Limit {
             dimension: self.counter.dimension,
             name: self.counter.name,
