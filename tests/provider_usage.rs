@@ -549,6 +549,17 @@ fn what_max_tokens_reserved_at_openai_is_not_given_back() {
     assert_eq!(call.settled(Provider::Anthropic, &used(60)), used(60));
 }
 
+#[test]
+fn an_error_in_words_behind_a_broken_document_is_read_in_any_pieces() {
+    let body = b"event: error\ndata: {\"usage\":]\"type\":\"error\"\n\n";
+    let errors = [1, 3, body.len()].map(|cut| {
+        let mut reader = reader(Provider::Bedrock, SSE);
+        body.chunks(cut).for_each(|piece| reader.feed(piece, 0.0));
+        reader.error().map(|reading| reading.verdict.kind)
+    });
+    assert!(errors[0].is_some() && errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 2_000 } else { 20_000 }))]
 

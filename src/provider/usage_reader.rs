@@ -165,8 +165,8 @@ impl UsageReader {
     /// An event that says that it is an error, but in words.
     fn failed_in_prose(&mut self, now: f64) {
         let prose = std::mem::take(&mut self.prose);
-        if !prose.is_empty() && self.reading.is_none() {
-            let text = String::from_utf8_lossy(&prose);
+        let text = String::from_utf8_lossy(&prose);
+        if !text.trim().is_empty() && self.reading.is_none() {
             let data = serde_json::json!({ "error": text.trim() }).to_string();
             self.weigh(data.as_bytes(), now);
         }
@@ -206,6 +206,9 @@ impl UsageReader {
             self.inner.reset();
             if let Some(document) = self.skimmer.end() {
                 self.prose.clear();
+                if failed {
+                    self.prose.extend_from_slice(bytes.get(..LONGEST_PROSE.min(bytes.len())).unwrap_or_default());
+                }
                 self.take(&document, failed, now);
             }
         }
