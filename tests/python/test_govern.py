@@ -8,6 +8,7 @@ import gc
 import gzip
 import json
 import pickle
+import sys
 import threading
 import warnings
 import zlib
@@ -130,16 +131,68 @@ def test_what_is_free_passes_free(kind: tuple[Any, bool]) -> None:
     assert spent(limiter) == 1
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
+def packed(library: Any, encoding: str, pieces: list[bytes]) -> list[bytes]:
+    """The pieces, each compressed so that it can be read when it comes."""
+    if encoding == "identity":
+        return pieces
+    if encoding in {"gzip", "deflate"}:
+        zipper = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+        return [*(zipper.compress(piece) + zipper.flush(zlib.Z_SYNC_FLUSH) for piece in pieces), zipper.flush()]
+    if encoding == "br":
+        brotli = pytest.importorskip("brotli").Compressor()
+        return [*(brotli.process(piece) + brotli.flush() for piece in pieces), brotli.finish()]
+    # What a library reads this with, it has where it is installed as the library wants it.
+    if library is httpx:
+        zstd = pytest.importorskip("zstandard").ZstdCompressor().compressobj()
+        return [*(zstd.compress(piece) + zstd.flush(1) for piece in pieces), zstd.flush()]
+    zstd = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd").ZstdCompressor()
+    return [*(zstd.compress(piece, zstd.FLUSH_BLOCK) for piece in pieces), zstd.flush()]
+
+
+ENCODINGS = ["gzip", "deflate", "br", "zstd", "identity"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_usage_is_read_from_compressed_answers(kind: tuple[Any, bool], encoding: str) -> None:
     raw = json.dumps({"usage": {"input_tokens": 30, "output_tokens": 4}}).encode()
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding](raw)
+    whole = b"".join(packed(kind[0], encoding, [raw]))
     headers = {"content-encoding": encoding, "content-type": "application/json"}
-    client = Client(kind, lambda _: client.library.Response(200, headers=headers, content=packed))
+    client = Client(kind, lambda _: client.library.Response(200, headers=headers, content=whole))
     response = client.post("https://api.anthropic.com/v1/messages", json=body(max_tokens=100))
     assert response.content == raw
     assert response.headers["content-encoding"] == encoding
     assert spent(client.limiter, "tokens") == 34
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_usage_is_read_from_compressed_streams(kind: tuple[Any, bool], encoding: str) -> None:
+    """Of one who asked for it, and of one who did not: whose answer is handed on without the chunk, unpacked."""
+    raw = events(chunk("hi"), chunk(" there"), chunk(usage=usage(11, 2)))
+    pieces = packed(kind[0], encoding, raw)
+    headers = {"content-encoding": encoding}
+    client = Client(kind, lambda _: streamed(*kind, [piece for piece in pieces if piece], **headers))
+    asked = body(stream=True, stream_options={"include_usage": True})
+    assert b"".join(client.stream(json=asked)) == b"".join(pieces)  # as it came
+    assert spent(client.limiter, "tokens") == 13
+    got = b"".join(client.stream(json=body(stream=True)))
+    assert got == b"".join([*raw[:2], raw[-1]])
+    assert spent(client.limiter, "tokens") == 26
+    assert standing(client.limiter) == IDLE
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_read_is_not_given_back(kind: tuple[Any, bool], stream: bool) -> None:
+    """A compression that nobody here knows, which a caller asked for: the answer passes as it is, charged in full."""
+    kept = "text/event-stream" if stream else "application/json"
+    headers = {"content-encoding": "own", "content-type": kept}
+    client = Client(kind, lambda _: streamed(*kind, [b"\x00packed", b"\x01more"], **headers))
+    asked = body(stream=stream, max_tokens=5_000)
+    if stream:
+        assert b"".join(client.stream(json=asked)) == b"\x00packed\x01more"
+    else:
+        assert client.post(json=asked).content == b"\x00packed\x01more"
+    assert spent(client.limiter, "tokens") >= 5_000
+    assert standing(client.limiter) == IDLE
 
 
 def test_a_body_that_is_not_what_it_says_is_handed_on(kind: tuple[Any, bool]) -> None:

@@ -226,6 +226,9 @@ class _Wire:
         error: Exception = ClientError(answer.parsed, request.model.name)
         return error
 
+    async def begin(self) -> None:
+        """Nothing: a thread holds nobody up."""
+
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
         return _parking.park(acquire)

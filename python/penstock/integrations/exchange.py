@@ -168,6 +168,7 @@ class Exchange:
             permit.settle(tokens, sent, received)
         else:
             key, priority, timeout = inherited.key, inherited.priority or 0, inherited.timeout
+            await self.wire.begin()
             try:
                 permit = limiter.ask(tokens, 1, sent, received, key, priority, timeout)
                 if permit.__class__ is not Permit:

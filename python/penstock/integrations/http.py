@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import sys
 import threading
+import types
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
 from penstock.integrations.wire import SEEN, SEEN_LENGTHS, Sent, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -97,8 +98,10 @@ class Wire:
         """What takes the compression off the next bytes of a body; None if that is not known."""
         try:
             decoder = self.library.Response(200, headers=headers)._get_content_decoder()  # noqa: SLF001
-        except Exception:  # noqa: BLE001  a compression whose library is not installed, or headers made to harm
+        except Exception:  # noqa: BLE001  headers made to harm
             return None
+        if type(decoder).__name__ == "IdentityDecoder":
+            return None  # a compression whose library is not installed
 
         def decode(chunk: bytes) -> bytes:
             plain: Any = decoder.decode(chunk)  # bytes in httpx, pieces of bounded size in httpx2
@@ -192,6 +195,9 @@ class SyncWire(Wire):
         """Close an answer that nobody is given."""
         response.stream.close()
 
+    async def begin(self) -> None:
+        """Nothing: a thread holds nobody up."""
+
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
         return _parking.park(acquire)
@@ -238,6 +244,11 @@ class AsyncWire(Wire):
         """Close an answer that nobody is given."""
         await response.stream.aclose()
 
+    async def begin(self) -> None:
+        """Let tasks that were started together all come this far: what holds the loop up comes before their permits."""
+        if running_loop() is not None:
+            await _turn()
+
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
         with _alive():
@@ -247,6 +258,12 @@ class AsyncWire(Wire):
         """Wait between two attempts."""
         with _alive():
             await _parking.apause(seconds)
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Lets all others of the loop run that are ready."""
+    yield
 
 
 def _alive() -> Any:

@@ -30,7 +30,19 @@ class Meter:
     """
 
     __slots__ = (
-        *("_attempts", "_call", "_decode", "_ended", "_exchange", "_filter", "_label", "_last", "_limiter", "_permit"),
+        *(
+            "_attempts",
+            "_blind",
+            "_call",
+            "_decode",
+            "_ended",
+            "_exchange",
+            "_filter",
+            "_label",
+            "_last",
+            "_limiter",
+            "_permit",
+        ),
         *("_reader", "json", "strips"),
     )
 
@@ -54,7 +66,11 @@ class Meter:
         told = headers if exchange.provider in _TOLD_BY_HEADERS else None
         self._reader = _core.UsageReader(exchange.provider, exchange.call.model, kind.decode("latin-1"), told)
         self._decode = None if encoding in {b"", b"identity"} else exchange.wire.decoder(headers)
-        self._filter = _core.UsageFilter() if exchange.asking else None
+        #: Whether nobody here can read the answer: its compression is not known.
+        self._blind = self._decode is None and encoding not in {b"", b"identity"}
+        if self._blind:
+            self._decode = _nothing
+        self._filter = _core.UsageFilter() if exchange.asking and not self._blind else None
         #: Whether what is handed on is no longer compressed, though the answer's headers say so.
         self.strips = self._filter is not None and self._decode is not None
         self._last = b""
@@ -74,7 +90,7 @@ class Meter:
             except Exception:
                 if self.strips:
                     raise
-                self._decode, plain = _nothing, b""  # whoever reads it will hear of it
+                self._decode, self._blind, plain = _nothing, True, b""  # whoever reads it will hear of it
         self._reader.feed(plain)
         if self._exchange is None and not self._ended and self._reader.verdict() is not None:
             self._finish(whole=False)  # an error is the last that comes, and SDKs that raise it may keep the stream
@@ -147,7 +163,7 @@ class Meter:
         reader, call = self._reader, self._call
         used = reader.cost()
         if used is None:
-            if not call.generates:
+            if self._blind or not call.generates:
                 return
             # Nobody reported anything: what was streamed is counted, and the input stays as it was estimated.
             scale, _ = self._limiter.expect(call.model, reader.provider)

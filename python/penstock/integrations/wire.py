@@ -115,6 +115,9 @@ class Wire(Protocol):
     def status_error(self, outcome: Outcome, request: Any) -> Exception:
         """The library's error for an answer."""
 
+    async def begin(self) -> None:
+        """Let calls that were started together all come this far, before any of them has its permit."""
+
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
 
