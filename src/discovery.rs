@@ -10,6 +10,8 @@
 //! to just below it, stays there, and goes beyond only now and then, to see whether the limit is still the same (as CUBIC
 //! does: Ha, Rhee and Xu, 2008); each time that it is, the next time is twice as far away.
 
+use std::time::Duration;
+
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::ledger::{Ledger, Oversize};
@@ -330,9 +332,12 @@ impl Discovery {
             }
             let Some(amount) = limit.limit.filter(|amount| (1..=Rate::MAX_AMOUNT).contains(amount)) else { continue };
             let period = limit.window.and_then(|window| Nanos::try_from(window.as_nanos()).ok());
-            let is_doubtful = reading.provider == Provider::Unknown && (limit.solved || period.is_none());
+            // Only a bucket as large as the limit solves to its period, and who knows what speaks in its words.
+            let is_doubtful = limit.solved || (reading.provider == Provider::Unknown && period.is_none());
             let period = if is_doubtful { self.solve(limit.dimension, period, now) } else { period };
-            let period = period.unwrap_or(USUAL_PERIOD);
+            let usual =
+                || reading.provider.profile().window(limit.dimension).unwrap_or(Duration::from_nanos(USUAL_PERIOD));
+            let period = period.or_else(|| Nanos::try_from(usual().as_nanos()).ok()).unwrap_or(USUAL_PERIOD);
             // Of several counters (a key's, a team's, a project's) the smallest counts.
             match heard.iter_mut().find(|(dimension, known, ..)| (*dimension, *known) == (limit.dimension, period)) {
                 Some(known) if known.2 <= amount => {}

@@ -91,6 +91,9 @@ struct Account {
     cooldown: Nanos,
     pace: Pace,
     remote: Option<Remote>,
+    /// Whether answers have shown that the provider's count is no bucket that is refilled all the time: their numbers look
+    /// like those of one for a moment now and then.
+    starts_anew: bool,
     /// Which of the ledger's rings its window is kept in.
     ring: usize,
 }
@@ -112,7 +115,8 @@ impl Account {
     fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
         let (bucket, window) = (Bucket::new(&rate, now), Window::new(&rate, Self::spread(&rate, jitter)));
         let (configured, pace) = (rate, Pace::default());
-        Self { dimension, configured, rate, bucket, window, held: 0, cooldown: 0, pace, remote: None, ring: 0 }
+        let (held, cooldown, remote) = (0, 0, None);
+        Self { dimension, configured, rate, bucket, window, held, cooldown, pace, remote, starts_anew: false, ring: 0 }
     }
 
     /// Keeps its window in that ring of `rings`.
@@ -273,13 +277,14 @@ impl Account {
             }
         }
         if let Some(left) = told.remaining {
-            self.hear(left, told.refilled, sent_at, now);
+            self.starts_anew |= !told.refilled;
+            self.hear(left, sent_at, now);
         }
         self.rate != before
     }
 
     /// The provider had `left` when it counted the call that left at `sent_at`.
-    fn hear(&mut self, left: u64, refilled: bool, sent_at: Nanos, now: Nanos) {
+    fn hear(&mut self, left: u64, sent_at: Nanos, now: Nanos) {
         if self.remote.as_ref().is_some_and(|remote| sent_at < remote.heard) {
             return; // no news: a later call's answer has come
         }
@@ -290,7 +295,7 @@ impl Account {
         // Calls that left within the network's spread of that one may have been counted before it, or after it.
         let spread = self.window.span().saturating_sub(period);
         let full = self.remote.as_ref().map_or(left, |remote| remote.most.max(left));
-        let cap = if refilled { full } else { left };
+        let cap = if self.starts_anew { left } else { full };
         let left_by = |time| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(time)).min(cap);
         let (least, most) = (left_by(sent_at.saturating_sub(spread + 1)), left_by(sent_at.saturating_add(spread)));
         let news = left_by(sent_at);
@@ -307,7 +312,7 @@ impl Account {
             remote.left = remote.alone.clone();
         }
         let mut expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
-        if !refilled {
+        if self.starts_anew {
             // In a window of the provider's there may be all that left in the last period.
             let used = self.rate.amount().saturating_sub(self.window.available(now));
             expected = expected.min(remote.most.saturating_sub(used));

@@ -430,6 +430,14 @@ fn limits_that_are_told_are_used_and_kept() {
             let limits = vec![Limit::fixed(Requests, 300, MINUTE), Limit::fixed(Tokens, 150_000, MINUTE)];
             Server::new(Provider::Unknown, limits, openai)
         }),
+        ("fixed windows in OpenAI's words", || {
+            let limits = vec![Limit::fixed(Requests, 500, MINUTE), Limit::fixed(Tokens, 200_000, MINUTE)];
+            Server::new(Provider::OpenAi, limits, openai)
+        }),
+        ("rolling windows in OpenAI's words", || {
+            let limits = vec![Limit::rolling(Requests, 500, MINUTE), Limit::rolling(Tokens, 200_000, MINUTE)];
+            Server::new(Provider::OpenAi, limits, openai)
+        }),
         ("unknown, rolling windows", || {
             let limits = vec![Limit::rolling(Requests, 300, MINUTE), Limit::rolling(Tokens, 150_000, MINUTE)];
             Server::new(Provider::Unknown, limits, openai)

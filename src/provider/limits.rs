@@ -231,7 +231,7 @@ impl<'a> Series<'a> {
         let window = stated.or(solved).or_else(|| profile.window(self.counter.dimension));
         // The resets of a window that starts anew solve to some other window now and then; those of a bucket always do, so a
         // server that only speaks like one is told by them.
-        let is_other = numbers.is_some_and(|((limit, remaining), _)| remaining < limit) && solved.is_none();
+        let is_other = numbers.is_some_and(|((limit, remaining), reset)| !describes_bucket(limit, remaining, reset));
         let refilled = profile.enforcement == Enforcement::ContinuousBucket && !is_other;
         (limit.is_some() || remaining.is_some()).then_some(Limit {
             dimension: self.counter.dimension,
@@ -267,6 +267,22 @@ pub(crate) fn merge(limits: &mut Vec<Limit>, told: Limit) {
     }
 }
 
+/// What rounding to a millisecond costs, in nanoseconds.
+const ROUNDING: u128 = 600_000;
+/// The windows that exist.
+const WINDOWS: [Duration; 5] = [SECOND, TEN_SECONDS, MINUTE, HOUR, DAY];
+
+/// Whether the numbers can be those of a bucket as large as the limit, of some window that exists: what is left is rounded
+/// to a whole number, and how long it takes to be full is not.
+fn describes_bucket(limit: u64, remaining: u64, reset: Duration) -> bool {
+    let used = u128::from(limit.saturating_sub(remaining));
+    WINDOWS.into_iter().any(|window| {
+        let one = window.as_nanos() / u128::from(limit.max(1));
+        let expected = used * window.as_nanos() / u128::from(limit.max(1));
+        expected.abs_diff(reset.as_nanos()) <= ROUNDING.max(expected / 50) + one
+    })
+}
+
 /// The window of a continuously refilled bucket, solved from one set of headers: `W = reset * limit / (limit -
 /// remaining)`, rounded to a window that exists (second, 10 seconds, minute, hour, day).
 ///
@@ -274,14 +290,13 @@ pub(crate) fn merge(limits: &mut Vec<Limit>, told: Limit) {
 /// the one and per day at the other. `None` when nothing was used, or when no window explains the numbers within
 /// 0.6 ms (what rounding to a millisecond costs) or 2 %.
 pub fn solve_window(limit: u64, remaining: u64, reset: Duration) -> Option<Duration> {
-    const ROUNDING: u128 = 600_000;
     let used = u128::from(limit.checked_sub(remaining).filter(|used| *used > 0)?);
     let reset = reset.as_nanos();
     if reset < ROUNDING {
         return None;
     }
     let mut best: Option<(u128, Duration)> = None;
-    for window in [SECOND, TEN_SECONDS, MINUTE, HOUR, DAY] {
+    for window in WINDOWS {
         let expected = used * window.as_nanos() / u128::from(limit);
         let error = expected.abs_diff(reset);
         if error <= ROUNDING.max(expected / 50) && best.is_none_or(|(least, _)| error < least) {

@@ -204,6 +204,32 @@ def test_a_body_that_is_not_what_it_says_is_handed_on(kind: tuple[Any, bool]) ->
     assert standing(client.limiter) == IDLE
 
 
+USAGES = [
+    ({"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}, 59),
+    ({"type": "duration", "seconds": 9}, 0),
+    (None, 0),
+]
+
+
+@pytest.mark.parametrize(("used", "tokens"), USAGES)
+@pytest.mark.parametrize("path", ["audio/transcriptions", "images/edits"])
+def test_forms_with_files_are_a_request_and_the_tokens_that_they_report(
+    kind: tuple[Any, bool], path: str, used: Any, tokens: int
+) -> None:
+    """Sound by the second has no tokens; a picture's are in its answer. The form names the model, and its limiter."""
+    library, tasks = kind
+    said = {"text": "hello " * 50, **({} if used is None else {"usage": used})}
+    limiter, other = roomy(), roomy()
+    client = Client(kind, lambda _: library.Response(200, json=said), {"gpt-*": limiter, "*": other})
+    form = {"data": {"model": "gpt-4o-transcribe"}, "files": {"file": ("a.mp3", b"x" * 10_000)}}
+    url = f"https://api.openai.com/v1/{path}"
+    response = asyncio.run(client.http.post(url, **form)) if tasks else client.http.post(url, **form)
+    assert response.json() == said
+    assert (spent(limiter), spent(limiter, "tokens")) == (1, tokens)
+    assert spent(other) == 0
+    assert standing(limiter) == IDLE
+
+
 # Retries.
 
 

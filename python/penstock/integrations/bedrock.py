@@ -116,6 +116,10 @@ class _Wire:
             return body.encode()
         return bytes(body) if isinstance(body, (bytes, bytearray)) else b""
 
+    def form(self, request: _Operation) -> bytes:  # noqa: ARG002
+        """Nothing: there are no forms."""
+        return b""
+
     def replayable(self, request: _Operation) -> bool:
         """Whether a request can be sent again."""
         return isinstance(request.params["body"], (bytes, bytearray, str))

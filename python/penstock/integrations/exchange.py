@@ -68,7 +68,7 @@ async def exchange(keeper: Gatekeeper, wire: Wire, request: Any) -> Any:
     if chosen is None or _core.is_free(sent.method, sent.path):
         return await wire.send(request)
     body = await wire.body(request) if sent.json else None
-    call = _core.read_call(sent.path, body or b"")
+    call = _core.read_call(sent.path, wire.form(request) if body is None else body)
     limiter = chosen.pick(call.model)
     if limiter is None:
         return await wire.send(request)

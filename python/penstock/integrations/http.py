@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import sys
 import threading
 import types
@@ -74,6 +75,15 @@ class Wire:
     def replayable(self, request: Any) -> bool:
         """Whether a request can be sent again: its body is there, or is made of files, anew each time."""
         return hasattr(request, "_content") or type(request.stream).__name__ == "MultipartStream"
+
+    def form(self, request: Any) -> bytes:
+        """The model that a form with files is for, as JSON has it; b"" if it names none."""
+        for field in getattr(request.stream, "fields", ()):
+            value = getattr(field, "value", None)
+            if getattr(field, "name", None) == "model" and isinstance(value, (str, bytes)):
+                name = value if isinstance(value, str) else value.decode("utf-8", "replace")
+                return json.dumps({"model": name}).encode()
+        return b""
 
     def with_body(self, request: Any, body: bytes) -> Any:
         """The same request with another body, that asks for an answer that is not compressed."""

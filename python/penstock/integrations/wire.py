@@ -70,6 +70,9 @@ class Wire(Protocol):
     async def body(self, request: Any) -> bytes:
         """The body of a request, which can still be sent."""
 
+    def form(self, request: Any) -> bytes:
+        """The model that a form with files is for, as JSON has it; b"" if it names none."""
+
     def replayable(self, request: Any) -> bool:
         """Whether a request can be sent again."""
 
