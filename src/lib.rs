@@ -14,8 +14,8 @@
 //!   amount leave in any period. [`stats`] counts.
 //! - [`discovery`] finds limits out that nobody configured.
 //! - [`provider`] reads what providers say (headers, bodies, what a call costs); [`learner`] corrects what was estimated by
-//!   what they report, and [`retry`] decides whether a call
-//!   that failed is made again, and after how long. [`estimate`] counts tokens without a tokenizer.
+//!   what they report, and [`retry`] decides whether a call that failed is made again, and after how long. [`estimate`]
+//!   counts tokens without a tokenizer.
 //! - [`clock`] is for those who call all this.
 //!
 //! The Python bindings (feature `python`) only convert, call and convert back.
