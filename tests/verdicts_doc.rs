@@ -105,8 +105,7 @@ fn waits(page: &mut String) {
          - A month or a day in words, without a wait: spent.\n\
          - LiteLLM: `reset_at` is waited for; `retry-after` is the length of the window.\n\
          - OpenRouter: headers are read from the body; `limit_source: *shared*` is not the caller's limit.\n\
-         - A throttle with a wait above {} is a quota spent for now, with the time of its reset. No wait is longer than {}. \
-         Both can be set.\n\
+         - A throttle with a wait above {} is a quota spent for now, with the time of its reset. No wait is longer than {}.\n\
          - Absolute times are read against the response's own `date`.\n",
         duration(LONGEST_GOOGLE_DELAY),
         duration(Reader::PATIENCE),

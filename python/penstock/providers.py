@@ -6,10 +6,11 @@ known of the provider; docs/providers.md has the table.
 
 What is left out is found out. Most providers name their limits in the headers of every answer: until the first one has
 come, calls leave slowly (two at once, twenty a minute), and then at what it said, which is followed up and down. Where
-no answer ever says (Gemini, Bedrock), the rate doubles while calls wait, up to the first refusal, and then stays close
-to what was taken. Answers reach the limiter through what governs calls (`penstock.govern`, `penstock.install`,
-transports), and through `Limiter.observe`; a limiter that hears of no answer stays slow, so with decorators and permits
-alone give it numbers. A limit that was given is a ceiling: answers lower it, and never raise it above.
+no answer says (Bedrock; Gemini says it when it refuses), the rate doubles while calls wait, up to the first refusal,
+and then stays close to what was taken. Answers reach the limiter through what governs calls (`penstock.govern`,
+`penstock.install`, transports), and through `Limiter.observe`; a limiter that hears of no answer stays slow, so with
+decorators and permits alone give it numbers. A limit that was given is a ceiling: answers lower it, and never raise it
+above.
 
 Quotas are per model, so a limiter is for the calls of one model, or of models that share a quota. One that sees the
 answers of two runs at the smaller limits of both.

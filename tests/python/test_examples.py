@@ -24,6 +24,7 @@ def test_each_is_listed_here() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", PRINTED)
 def test_it_runs(name: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}

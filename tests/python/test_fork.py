@@ -256,6 +256,8 @@ class TestFork:
         with limiter:
             in_child(child)
 
+    @pytest.mark.slow
+    @pytest.mark.once
     def test_fifty_forks_while_threads_hammer_the_limiter(self):
         limiter = Limiter(concurrency=3, tokens=per_second(10_000_000))
         stop = threading.Event()
