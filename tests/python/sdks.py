@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ class Sdk:
     errors: Callable[[], Any]
     """The base of the SDK's own errors."""
     tasks: bool = False
+    compressed: bool = True
+    """Whether the SDK reads compressed answers."""
 
     def say(self, client: Any, text: str, *, stream: bool = False, max_tokens: int = 20) -> str:
         """Make a call, read it to its end, and give its text."""
@@ -146,6 +149,48 @@ def _of_gemini(answer: Any) -> str:
     return answer.text or ""
 
 
+def _bedrock(client: Any, text: str, stream: bool, max_tokens: int) -> Any:
+    asked = {
+        "modelId": MODEL,
+        "messages": [{"role": "user", "content": [{"text": text}]}],
+        "inferenceConfig": {"maxTokens": max_tokens},
+    }
+    return client.converse_stream(**asked)["stream"] if stream else client.converse(**asked)
+
+
+def _of_bedrock(answer: Any) -> str:
+    if "output" in answer:
+        return "".join(block["text"] for block in answer["output"]["message"]["content"])
+    return answer.get("contentBlockDelta", {}).get("delta", {}).get("text", "")
+
+
+CLAUDE = "anthropic.claude-sonnet-4-20250514-v1:0"
+
+
+def _invoke(client: Any, text: str, stream: bool, max_tokens: int) -> Any:
+    asked = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": max_tokens, "messages": messages(text)}
+    if stream:
+        return client.invoke_model_with_response_stream(modelId=CLAUDE, body=json.dumps(asked))["body"]
+    return client.invoke_model(modelId=CLAUDE, body=json.dumps(asked))
+
+
+def _of_invoke(answer: Any) -> str:
+    if "body" in answer:
+        return "".join(block["text"] for block in json.loads(answer["body"].read())["content"])
+    event = json.loads(answer["chunk"]["bytes"])
+    return event["delta"].get("text", "") if event["type"] == "content_block_delta" else ""
+
+
+def boto3_client(provider: FakeProvider, **settings: Any) -> Any:
+    """Boto3's client of Bedrock, as people make it; its own retries are on."""
+    import boto3
+    import botocore.config
+
+    return boto3.Session(region_name="eu-north-1", aws_access_key_id="AKIATEST", aws_secret_access_key="secret").client(
+        "bedrock-runtime", endpoint_url=provider.origin, config=botocore.config.Config(**settings)
+    )
+
+
 def _made(module: str, name: str, **options: Any) -> Callable[[FakeProvider], Any]:
     """Make a client of a class; a callable option is asked for its value with the provider."""
 
@@ -194,6 +239,13 @@ _GEMINI = {
     "make": _made("google.genai", "Client", http_options=lambda provider: {"base_url": provider.origin}),
 }
 
+_BEDROCK = {
+    "dialect": "bedrock",
+    "make": boto3_client,
+    "errors": _error("botocore.exceptions", "ClientError", "BotoCoreError"),
+    "compressed": False,
+}
+
 SDKS = [
     Sdk("openai", call=_openai, make=_made("openai", "OpenAI", base_url=_base), **_OPENAI),
     Sdk("openai-async", call=_openai, make=_made("openai", "AsyncOpenAI", base_url=_base), tasks=True, **_OPENAI),
@@ -232,6 +284,8 @@ SDKS = [
     Sdk("mistral-async", call=_amistral, tasks=True, **_MISTRAL),
     Sdk("cohere", call=_cohere, make=_made("cohere", "ClientV2", base_url=_origin), **_COHERE),
     Sdk("cohere-async", call=_cohere, make=_made("cohere", "AsyncClientV2", base_url=_origin), tasks=True, **_COHERE),
+    Sdk("bedrock", call=_bedrock, text=_of_bedrock, **_BEDROCK),
+    Sdk("bedrock-invoke", call=_invoke, text=_of_invoke, **_BEDROCK),
 ]
 SDKS += [
     Sdk(

@@ -1,15 +1,17 @@
 """Many calls at once through a governed SDK, against each way of enforcing a quota, in real time.
 
-By default a short run with short periods, of which a busy machine's delays are a large share: it is judged by counts.
-``PENSTOCK_SOAK=1`` makes the whole of it: 2,000 calls and periods of a minute, no refusal, within 1.05 of the optimum.
+By default a short run with short periods. ``PENSTOCK_SOAK=1`` makes the whole of it: 2,000 calls and periods of a
+minute, within 1.05 of the optimum. Nothing may be refused, unless the log shows that calls differed by more in how long
+they were on their way, from their permit to being counted, than the limiter was told: then this machine stood still.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import IDLE, standing
@@ -20,48 +22,73 @@ from penstock import Limiter
 from penstock.cli.run import optimum, warm_up
 from penstock.cli.server import Server
 from penstock.cli.workload import calls
+from penstock.integrations.http import AsyncWire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from penstock.testing.provider import Arrival
 
 SOAK = os.environ.get("PENSTOCK_SOAK") == "1"
 
 pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.timeout(900 if SOAK else 60)]
 
 
+def spread(log: Iterable[Arrival], left: dict[str, list[float]]) -> float:
+    """By how many seconds calls differed in how long they were on their way; each has an API key of its own."""
+    delays = [arrival.time - left[f"Bearer {arrival.key}"].pop(0) for arrival in log]
+    return max(delays) - min(delays)
+
+
 @pytest.mark.parametrize("enforcement", ["token_bucket", "fixed_window", "rolling_window", "sub_window"])
-def test_many_calls_through_a_governed_client(enforcement: Any) -> None:
-    per, count = (60.0, 2_000) if SOAK else (3.0, 90)
+def test_many_calls_through_a_governed_client(enforcement: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    per, count = (60.0, 2_000) if SOAK else (3.0, 60)
     server = Server(
         requests=1_200 if SOAK else 45,
         tokens=600_000 if SOAK else 30_000,
         per=per,
         enforcement=enforcement,
         burst=1.5,
-        sub_window=per / 6,
+        sub_window=per / 6 if SOAK else per,
         latency=0.3,
         network_jitter=0.0,
         seed=0,
     )
     usual, largest = (300, 8_000) if SOAK else (200, 700)
     work = calls(count, usual=usual, largest=largest, streamed=0.3, seed=0)
-    requests, tokens = server.told()
-    gate = Limiter(requests=requests, tokens=tokens, concurrency=64, network_jitter=server.jitter)
+    # A second's worth may leave at once where the provider's bucket holds one and a half.
+    careful = dataclasses.replace(server, network_jitter=0.3)
+    requests, tokens = careful.told()
+    gate = Limiter(requests=requests, tokens=tokens, concurrency=64, network_jitter=careful.jitter)
+    left: dict[str, list[float]] = {}
+    send = AsyncWire.send
+
+    async def sending(self: AsyncWire, request: Any) -> Any:
+        left.setdefault(request.headers["authorization"], []).append(time.monotonic())
+        return await send(self, request)
+
+    monkeypatch.setattr(AsyncWire, "send", sending)
 
     async def run() -> float:
         await warm_up(work[0])
         async with AsyncOpenAI(base_url=provider.base_url, api_key="k") as client:
             penstock.govern(client, gate)
             began = time.monotonic()
-            answers = await asyncio.gather(*(call.send(client) for call in work))
-            assert all(answers)
+            each = (call.send(client.with_options(api_key=f"k{place}")) for place, call in enumerate(work))
+            assert all(await asyncio.gather(*each))
             return time.monotonic() - began
 
     with server.start() as provider:
         seconds = asyncio.run(run())
         summary = provider.summary()
+        late = spread(provider.log, left)
+    best = optimum(server, work)
+    print(
+        f"\n{enforcement}: {summary.refused} refused, {seconds:.1f} s of {best:.1f}; on their way within {late:.3f} s"
+    )
     assert (summary.admitted, summary.failed, summary.in_flight) == (count, 0, 0)
     assert gate.stats().granted == summary.sent
     assert standing(gate) == IDLE
+    assert summary.refused == 0 or late > careful.jitter
     if SOAK:
-        assert summary.refused == 0
-        assert seconds <= 1.05 * optimum(server, work)
-    else:
-        assert summary.refused <= count // 10
+        assert seconds <= 1.05 * best

@@ -124,18 +124,18 @@ def test_answers_and_streams_pass_and_are_settled(sdk: Sdk) -> None:
         plain = await say(client, "How is the ice?")
         assert len(plain) == 80
         assert await say(client, "How is the ice?", stream=True) == plain
-        for encoding in ("gzip", "deflate"):
+        encodings = ("gzip", "deflate") if sdk.compressed else ()
+        for encoding in encodings:
             with provider.failing(encoding):
                 assert await say(client, "How is the ice?") == plain
                 assert await say(client, "How is the ice?", stream=True) == plain
-        assert gate.stats().granted == provider.summary().sent == 6
+        assert gate.stats().granted == provider.summary().sent == 2 + 2 * len(encodings)
         penstock.ungovern(client)
         assert await say(client, "How is the ice?") == plain
-        assert provider.summary().sent == 7
+        assert provider.summary().sent == gate.stats().granted + 1
 
     with FakeProvider(dialect=sdk.dialect, latency=0) as provider:
         each(sdk, provider, play)
-        assert gate.stats().granted == 6
         assert standing(gate) == IDLE
 
 

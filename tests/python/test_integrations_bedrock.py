@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from governed import roomy
 from loops import IDLE, spent, standing
+from sdks import SDKS, boto3_client
 
 import penstock
 from penstock import Limiter, Retry
@@ -149,6 +151,52 @@ def test_an_error_inside_of_a_stream(provider: FakeProvider) -> None:
         assert standing(limiter) == IDLE  # though the stream is still there
         stream.close()
     assert provider.summary().sent == 1
+
+
+@pytest.mark.parametrize("mode", ["standard", "legacy", "adaptive"])
+def test_threads_of_boto3_share_a_client(provider: FakeProvider, mode: str) -> None:
+    """Every way to call it, with three throttles: all answered, counted alike on both sides, and settled."""
+    pytest.importorskip("boto3")
+    limiter = roomy(concurrency=4)
+    patient = Retry(attempts=5, initial=0.01, max_delay=0.05)
+    sdk = boto3_client(provider, retries={"mode": mode, "total_max_attempts": 10})
+    penstock.govern(sdk, limiter, retry=patient)
+    ways = [way for way in SDKS if way.dialect == "bedrock"]
+    provider.inject(Fault("throttled", times=3, retry_after=0.05))
+
+    def calls(thread: int) -> list[str]:
+        said = [(way, stream, f"{thread} {turn}") for turn in range(2) for way in ways for stream in (False, True)]
+        return [way.say(sdk, text, stream=stream) for way, stream, text in said]
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = [text for texts in pool.map(calls, range(6)) for text in texts]
+    sdk.close()
+    assert [len(text) for text in answers] == [80] * 48
+    summary = provider.summary()
+    assert (summary.sent, summary.admitted) == (51, 48)
+    assert limiter.stats().granted == limiter.stats().attempts == 51
+    assert summary.peak_concurrency <= 4
+    assert spent(limiter, "tokens") == summary.tokens_admitted
+    assert standing(limiter) == IDLE
+
+
+def test_boto3_is_refused_for_no_longer_than_the_gate_tries(provider: FakeProvider) -> None:
+    """Three requests each at the most, and fewer where many fail at once, however often boto3 was told to try."""
+    pytest.importorskip("boto3")
+    limiter = roomy()
+    sdk = penstock.govern(boto3_client(provider, retries={"total_max_attempts": 10}), limiter, retry=QUICK)
+    provider.inject(Fault("throttled"))
+
+    def refused(thread: int) -> int:
+        with pytest.raises(botocore.exceptions.ClientError) as raised:
+            converse(sdk, messages=[{"role": "user", "content": [{"text": f"{thread}"}]}])
+        return raised.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(refused, range(8))) == [429] * 8
+    sdk.close()
+    assert 8 <= provider.summary().sent == limiter.stats().granted <= 24
+    assert standing(limiter) == IDLE
 
 
 def test_no_permit_in_time(provider: FakeProvider) -> None:
