@@ -12,7 +12,8 @@ import threading
 import time
 
 import pytest
-from waiting import until
+from sharing import fresh_store
+from waiting import run, until
 
 from penstock import AcquireTimeout, Limiter, Rate, _core, _parking, per_hour, per_second
 from penstock.testing import VirtualClock, virtual_time
@@ -445,6 +446,35 @@ class TestThreads:
 
         with virtual_time() as clock:
             asyncio.run(main())
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="there is no shared memory on Windows")
+    def test_a_thread_that_listens_to_other_processes_does_not_hold_time_back(self):
+        # In a process of its own, since the thread stays to its end. Who holds time back does so for longer than `run`.
+        with fresh_store() as store:
+            run(f"""
+import asyncio, sys, threading
+from penstock import Limiter, Rate
+from penstock.testing import clock, virtual_time
+
+clock.PATIENCE = 1_000
+shared = Limiter(concurrency=1, store={store!r})
+held = shared.acquire()
+waiting = threading.Thread(target=lambda: shared.acquire().release())
+waiting.start()
+while not any(frame.f_code.co_name == "_watch" for frame in sys._current_frames().values()):
+    pass  # it begins with the first call that waits
+held.release()
+waiting.join()
+
+async def main():
+    limiter = Limiter(requests=Rate(1, 3_600, burst=1, window=False))
+    for _ in range(25):
+        (await limiter.aacquire()).release()
+
+with virtual_time() as passed:
+    asyncio.run(main())
+assert 86_400 <= passed.now < 86_401
+""")
 
 
 class TestClock:

@@ -36,6 +36,11 @@ PATIENCE = 1.0
 #: Real seconds that a loop with sockets gives them to answer before time may go on.
 _GRACE = 0.001
 
+#: Threads of Penstock that listen to other processes, and what they listen to. They sleep nearly always, so that they
+#: have stood still long enough after this many real seconds.
+_LISTENERS = {("penstock._bells", "_listen"): "descriptor", ("penstock._watching", "_watch"): "reader"}
+_LISTENERS_PATIENCE = 0.01
+
 _NEVER = math.inf
 
 
@@ -353,18 +358,22 @@ class _Timeline:
                     busy_workers += 1
             if thread in asleep or _waits_for_a_thread(frame, frames):
                 continue
-            if self._gets_on(thread, (id(frame), frame.f_lasti)):
+            listener = _LISTENERS.get((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
+            if listener is not None and _has_news(frame.f_locals[listener]):
+                return False
+            patience = PATIENCE if listener is None else _LISTENERS_PATIENCE
+            if self._gets_on(thread, (id(frame), frame.f_lasti), patience):
                 return False
         # A job that a free worker has been given, but has not begun yet.
         pending = len(self._jobs)
         return not (pending > busy_workers and free_workers and self._gets_on("pool", (pending, busy_workers)))
 
-    def _gets_on(self, who: object, where: object) -> bool:
+    def _gets_on(self, who: object, where: object, patience: float = PATIENCE) -> bool:
         """Whether it stands elsewhere than before, or has not stood there for long."""
         now = time.monotonic()
         before, since = self._standing.get(who, (None, now))
         if before == where:
-            return now - since < PATIENCE
+            return now - since < patience
         self._standing[who] = where, now
         return True
 
@@ -396,11 +405,15 @@ def _nothing() -> None:
 def _readable(selector: Any) -> bool:
     """Whether a selector that another thread sleeps in has something for it, as far as the platform tells."""
     try:
-        fd = selector.fileno()
-        poll = select.poll()
+        return _has_news(selector.fileno())
     except (AttributeError, ValueError):
         return False
-    poll.register(fd, select.POLLIN)
+
+
+def _has_news(descriptor: int) -> bool:
+    """Whether there is something to read."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 
