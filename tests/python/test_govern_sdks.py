@@ -23,6 +23,7 @@ from sdks import SDKS, Sdk
 import penstock
 from penstock import Limiter, Retry
 from penstock.errors import PenstockError
+from penstock.integrations import forgotten
 from penstock.testing.provider import FakeProvider, Fault
 
 if TYPE_CHECKING:
@@ -255,6 +256,41 @@ def test_streams_that_are_dropped_hold_nothing(sdk: Sdk) -> None:
     with FakeProvider(dialect=sdk.dialect, latency=0.2, latency_jitter=0) as provider:
         each(sdk, provider, play)
         equal(provider, gate)
+
+
+@pytest.mark.slow
+def test_streams_that_are_forgotten_let_others_go(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many SDKs' streams stand in a cycle: left half-way, they stay until the collector comes by, slots and all.
+
+    Nothing is made while all wait, so that it would never come: a call that waits sends for it.
+    """
+    monkeypatch.setattr(forgotten, "_EVERY", 0.05)
+    gate = Limiter(requests=10**8, tokens=10**10, concurrency=1)
+
+    async def play(client: Any, say: Any) -> None:
+        penstock.govern(client, gate)
+        await leave(client)
+        with penstock.scope(timeout=10):
+            assert len(await say(client, words())) == 80
+
+    async def leave(client: Any) -> None:
+        events = sdk.call(client, words(), True, 40)
+        if sdk.tasks:
+            if asyncio.iscoroutine(events):
+                events = await events
+            async for _ in events:
+                break
+        else:
+            for _ in events:
+                break
+
+    gc.disable()
+    try:
+        with FakeProvider(dialect=sdk.dialect, latency=0.3, latency_jitter=0) as provider:
+            each(sdk, provider, play)
+            equal(provider, gate)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["gemini", "gemini-async", "mistral", "mistral-async"])

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from penstock import _parking
 from penstock.integrations.exchange import exchange
+from penstock.integrations.forgotten import waiting
 from penstock.integrations.wire import SEEN, Sent, run
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ class _Wire:
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
-        return _parking.park(acquire)
+        with waiting:
+            return _parking.park(acquire)
 
     async def pause(self, seconds: float) -> None:
         """Wait between two attempts."""
@@ -272,6 +274,7 @@ class _Raw:
 
     def _pieces(self) -> Iterator[bytes]:
         while not self._over:
+            self._meter.wait()
             try:
                 chunk = next(self._chunks or iter(()))
             except StopIteration:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import _parking
 from penstock.integrations import copies
 from penstock.integrations.exchange import exchange
+from penstock.integrations.forgotten import waiting
 from penstock.integrations.gate import Gatekeeper
 from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
 from penstock.integrations.wire import SEEN, SEEN_LENGTHS, Sent, run
@@ -210,7 +211,8 @@ class SyncWire(Wire):
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
-        return _parking.park(acquire)
+        with waiting:
+            return _parking.park(acquire)
 
     async def pause(self, seconds: float) -> None:
         """Wait between two attempts."""
@@ -256,12 +258,14 @@ class AsyncWire(Wire):
 
     async def begin(self) -> None:
         """Let tasks that were started together all come this far: what holds the loop up comes before their permits."""
-        if running_loop() is not None:
+        event_loop = running_loop()
+        # Where nobody else is ready a turn of the loop is dear, and in vain. uvloop does not say, and is quick.
+        if event_loop is not None and getattr(event_loop, "_ready", True):
             await _turn()
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
-        with _alive():
+        with _alive(), waiting:
             return await acquire
 
     async def pause(self, seconds: float) -> None:
@@ -312,6 +316,7 @@ class _SyncBody(_Body):
             held, self._held = self._held, b""
             return held
         while not self._over:
+            self._meter.wait()
             try:
                 chunk = next(self._chunks)
             except StopIteration:
@@ -336,6 +341,7 @@ class _SyncBody(_Body):
 class _AsyncBody(_Body):
     async def open(self) -> bytes:
         """Read until there is something to hand on."""
+        self._meter.event_loop = running_loop()
         self._chunks = aiter(self._source)
         self._held = await anext(self, b"")
         return self._held
@@ -348,6 +354,7 @@ class _AsyncBody(_Body):
             held, self._held = self._held, b""
             return held
         while not self._over:
+            self._meter.wait()
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:

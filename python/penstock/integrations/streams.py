@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _core
 from penstock.failures import verdict_of
+from penstock.integrations.forgotten import Stream
 
 if TYPE_CHECKING:
     from penstock._core import Attempts, Permit, Verdict
@@ -22,7 +23,7 @@ _LAST = (b"[DONE]", b"message_stop")
 _ENDING = 128
 
 
-class Meter:
+class Meter(Stream):
     """Reads an answer as it passes: its usage, an error in it, its end.
 
     The end of an answer is that of its call: what that used is settled, and the permit goes back, once. A meter that is
@@ -47,6 +48,7 @@ class Meter:
     )
 
     def __init__(self, exchange: Exchange, headers: Headers) -> None:
+        super().__init__()
         encoding, kind = b"", b""
         for name, value in headers:
             # Only these two are as long, among what providers send: a loop over twenty names is to be quick.
@@ -80,9 +82,16 @@ class Meter:
         if self._exchange is not None:
             self._permit, self._attempts = self._exchange.hand_over()
             self._exchange = None
+            if not self._ended:
+                self.watch()
+
+    def wait(self) -> None:
+        """Somebody waits for the next bytes of the body."""
+        self.reading, self.looks = True, 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take in the next bytes of the body; give those to hand on."""
+        self.reading = False
         plain = chunk
         if self._decode is not None:
             try:
@@ -141,6 +150,7 @@ class Meter:
         if self._ended:
             return
         self._ended = True
+        self.unwatch()
         permit, attempts = self._permit, self._attempts
         self._permit = self._attempts = self._exchange = None
         try:

@@ -1,0 +1,123 @@
+"""Streams that were left half-way and that nobody holds any more, but a cycle among the SDK's own objects.
+
+Python's collector finds such cycles when enough other objects were made meanwhile. Where all calls wait for the slots
+of such streams nothing is made, and they would wait for ever. So while governed calls wait, and a stream is open from
+which nobody has read for a second, the collector is called: three times for that stream, a second apart, since what one
+run closes lets go of what the next one finds; and no more until somebody reads from it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from types import TracebackType
+
+#: How often is looked, in seconds.
+_EVERY = 1.0
+#: At which looks a stream that nobody reads from is taken to be forgotten.
+_LOOKS = range(2, 5)
+
+
+class Stream:
+    """What is known of how a stream is read."""
+
+    __slots__ = ("__weakref__", "event_loop", "looks", "reading")
+
+    def __init__(self) -> None:
+        #: Whether somebody waits for its next bytes.
+        self.reading = False
+        #: How often was looked since it was last read.
+        self.looks = 0
+        #: Of the task that reads it.
+        self.event_loop: AbstractEventLoop | None = None
+
+    def watch(self) -> None:
+        """It is somebody's to read from now on."""
+        with _lock:
+            _open[id(self)] = weakref.ref(self)
+            _begin()
+
+    def unwatch(self) -> None:
+        """It is over, or was closed, or dropped."""
+        _open.pop(id(self), None)
+
+
+_lock = threading.Lock()
+_open: dict[int, weakref.ref[Stream]] = {}
+_waiting = 0
+_looking: threading.Thread | None = None
+
+
+class Waiting:
+    """A block in which a call waits for its permit."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        global _waiting  # noqa: PLW0603  a process has one number of calls that wait
+        with _lock:
+            _waiting += 1
+            _begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        global _waiting  # noqa: PLW0603
+        with _lock:
+            _waiting -= 1
+
+
+waiting = Waiting()
+
+
+def _begin() -> None:
+    """Look from now on, if there may be something to find. A forked child has no thread of its parent's."""
+    global _looking  # noqa: PLW0603
+    if _waiting > 0 and _open and (_looking is None or not _looking.is_alive()):
+        _looking = threading.Thread(target=_look, name="penstock-streams", daemon=True)
+        _looking.start()
+
+
+def _look() -> None:
+    global _looking  # noqa: PLW0603
+    while True:
+        time.sleep(_EVERY)
+        with _lock:
+            if _waiting <= 0 or not _open:
+                _looking = None
+                return
+            # A list at once: streams end without the lock, wherever the collector finds them.
+            event_loops = _of_forgotten(list(_open.values()))
+        _collect(event_loops)
+
+
+def _of_forgotten(refs: list[weakref.ref[Stream]]) -> set[AbstractEventLoop | None]:
+    """The loops that forgotten streams belong to; None for those of threads. No name of a stream outlives this."""
+    return {stream.event_loop for ref in refs if (stream := ref()) is not None and _is_forgotten(stream)}
+
+
+def _is_forgotten(stream: Stream) -> bool:
+    if stream.reading:
+        return False
+    stream.looks += 1
+    return stream.looks in _LOOKS
+
+
+def _collect(event_loops: set[AbstractEventLoop | None]) -> None:
+    """Call the collector where what it finds can be closed: in the loop that it belongs to."""
+    here = False
+    for event_loop in event_loops:
+        if event_loop is not None and event_loop.is_running():
+            with contextlib.suppress(RuntimeError):  # it was closed just now
+                event_loop.call_soon_threadsafe(gc.collect)
+                continue
+        here = True
+    if here:
+        gc.collect()
