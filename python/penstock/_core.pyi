@@ -45,6 +45,7 @@ __all__ = [
     "heard",
     "is_free",
     "look",
+    "next_order",
     "provider_of",
     "provider_rate",
     "read_answer",
@@ -658,6 +659,13 @@ class RetryBudget:
     """
 
     def __new__(cls, ratio: float = 0.2, minimum: int = 3, per_minute: int | None = None) -> Self: ...
+    def begin(self, handled: BaseException | None) -> Attempts:
+        """A call begins: its first attempt has what it needs.
+
+        Args:
+            handled: the exception that is being handled, which is the context of whatever the call raises.
+        """
+
     def account(self) -> tuple[int, int, int, int]:
         """Calls in flight, retries in flight, retries granted and retries suppressed so far."""
 
@@ -714,7 +722,6 @@ class Memory:
 class Attempts:
     """How far one call has come. Dropped or ended, it gives its places in the budget back."""
 
-    def __new__(cls, budget: RetryBudget | None = None, order: int = 0, handled: int = 0) -> Self: ...
     @property
     def order(self) -> int:
         """Its place in the order of calls and of failures given up: an older failure is none of this call's."""
@@ -846,6 +853,9 @@ def hash_request(method: str, url: str, secret: str, body: bytes) -> int:
         secret: what authenticates it: with another key it is another request.
         body: what it sends.
     """
+
+def next_order() -> int:
+    """A place in the order of the process's calls, and of failures that were given up: later than all before."""
 
 def after_fork() -> None:
     """What a forked child does before it uses a limiter.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from penstock import _parking, streams
 from penstock._core import Permit
 from penstock.errors import PenstockError
-from penstock.failures import raise_from
+from penstock.failures import being_handled, raise_from
 from penstock.usage import Usage, usage_of
 from penstock.wrapping import Wraps, decorated
 
@@ -160,6 +159,7 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
 def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Retry) -> Callable[..., Any]:
     limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
     enter, leave = limiter.enclosing.set, limiter.enclosing.reset
+    begin = retry.budget_for(limiter).begin
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
@@ -176,7 +176,7 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
                 token = None
                 try:
                     token = enter(permit)
-                    call = call or retry.start(limiter)
+                    call = call or begin(being_handled())
                     try:
                         result = await (function(*args, **kwargs) if kwargs else function(*args))
                     except Exception as error:
@@ -196,8 +196,10 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
                     if permit is not None:
                         permit.release()
                     if token is not None:
-                        with contextlib.suppress(ValueError):  # as above
+                        try:  # noqa: SIM105  as above
                             leave(token)
+                        except ValueError:
+                            pass
                 await _parking.apause(delay)
         finally:
             failure = None  # or it and this frame would keep each other
@@ -239,6 +241,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
 def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retry) -> Callable[..., Any]:
     limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
     enter, leave = limiter.enclosing.set, limiter.enclosing.reset
+    begin = retry.budget_for(limiter).begin
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: PLR0912  one loop, which reads best in one piece
         call: Attempts | None = None
@@ -255,7 +258,7 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
                 token = None
                 try:
                     token = enter(permit)
-                    call = call or retry.start(limiter)
+                    call = call or begin(being_handled())
                     try:
                         result = function(*args, **kwargs) if kwargs else function(*args)
                     except Exception as error:

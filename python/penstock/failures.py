@@ -36,6 +36,15 @@ _PROVIDERS = {"anthropic": "anthropic", "botocore": "bedrock", "cohere": "cohere
 _PROVIDERS |= {"google": "gemini", "groq": "groq", "mistralai": "mistral", "together": "together"}
 
 
+if sys.version_info >= (3, 11):
+    being_handled = sys.exception
+else:
+
+    def being_handled() -> BaseException | None:
+        """The exception that is being handled."""
+        return sys.exc_info()[1]
+
+
 def verdict_of(error: BaseException, handled: int = 0) -> Verdict | None:
     """What ``error`` means, or None when it is no failure of a provider that is recognised.
 

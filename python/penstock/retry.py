@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from penstock import _parking, streams
-from penstock._core import Attempts, RetryBudget, RetryPolicy
+from penstock._core import RetryBudget, RetryPolicy, next_order
 from penstock.errors import PenstockError
-from penstock.failures import annotate, chain, get, verdict_of
+from penstock.failures import annotate, being_handled, chain, get, verdict_of
 from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from penstock._core import Permit, Verdict
+    from penstock._core import Attempts, Permit, Verdict
     from penstock.limiter import Limiter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,9 +29,6 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseExcep
 
 #: Where an exception carries what its retries came to; whoever sees it does not retry again.
 _MARK = "penstock"
-
-#: Numbers calls, and failures that were given up, as they come.
-_ORDER = itertools.count(1)
 
 
 class GaveUp(NamedTuple):
@@ -144,9 +139,11 @@ class Retry:
 
     def start(self, limiter: Limiter | None = None) -> Attempts:
         """Begin a call, within the budget of this retry or of the limiter."""
-        budget = self._own if limiter is None or self._budget is not None else limiter.retry_budget
-        handled = sys.exc_info()[1]
-        return Attempts(budget, next(_ORDER), 0 if handled is None else id(handled))
+        return self.budget_for(limiter).begin(being_handled())
+
+    def budget_for(self, limiter: Limiter | None) -> RetryBudget:
+        """Of which budget the calls through ``limiter`` are."""
+        return self._own if limiter is None or self._budget is not None else limiter.retry_budget
 
     def after(
         self,
@@ -254,8 +251,10 @@ class Retry:
     # Whatever ends a call ends its `Attempts`: a traceback may keep the frames, and what is in them, for long.
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin = self._own.begin
+
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            call = self.start()
+            call = begin(being_handled())
             try:
                 while True:
                     try:
@@ -271,8 +270,10 @@ class Retry:
         return wrapper
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        begin = self._own.begin
+
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            call = self.start()
+            call = begin(being_handled())
             finished = True
             try:
                 while True:
@@ -433,7 +434,7 @@ def _mark(error: BaseException, call: Attempts, reason: str, *, quiet: bool = Fa
     attempts, waits = call.told()
     call.end()
     with contextlib.suppress(Exception):  # a class that lets nothing be set: the note alone will do
-        setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason, next(_ORDER)))
+        setattr(error, _MARK, GaveUp(attempts, tuple(waits), reason, next_order()))
     if not quiet:
         times = "1 attempt" if attempts == 1 else f"{attempts} attempts, {sum(waits):.1f} s of waiting between them"
         annotate(error, f"penstock: {reason} ({times})")

@@ -48,7 +48,7 @@ mod _core {
     #[pymodule_export]
     use super::remote::{heard, retire};
     #[pymodule_export]
-    use super::retry::{Attempts, RetryBudget, RetryPolicy};
+    use super::retry::{Attempts, RetryBudget, RetryPolicy, next_order};
     #[pymodule_export]
     use super::scope::Scope;
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Retry decisions: the policy, the budget, and how far one call has come.
 
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -22,6 +22,13 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// What a forked child does for its budgets.
 pub fn after_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A place in the order of the process's calls, and of failures that were given up: later than all before.
+#[pyfunction]
+pub fn next_order() -> u64 {
+    static ORDER: AtomicU64 = AtomicU64::new(1);
+    ORDER.fetch_add(1, Ordering::Relaxed)
 }
 
 fn wrong(error: &retry::InvalidArgument) -> PyErr {
@@ -97,6 +104,16 @@ impl RetryBudget {
         let per_minute = given(per_minute).map(|rate| count("per_minute", rate, 1)).transpose()?;
         let budget = retry::RetryBudget::new(ratio, minimum, per_minute).map_err(|error| wrong(&error))?;
         Ok(Self { budget: Mutex::new((FORKS.load(Ordering::Relaxed), budget)), ratio, minimum, per_minute })
+    }
+
+    /// A call begins: its first attempt has what it needs.
+    ///
+    /// `handled` is the exception that is being handled.
+    fn begin(&self, handled: Option<&Bound<'_, PyAny>>) -> Attempts {
+        let now = clock::now();
+        let slot = Some(self.handle().enter(now));
+        let call = Mutex::new(Some(Call { progress: Progress::start(now), slot, retry: None, waits: Vec::new() }));
+        Attempts { call, order: next_order(), handled: handled.map_or(0, |handled| handled.as_ptr() as usize) }
     }
 
     /// Calls in flight, retries in flight, retries granted and retries suppressed so far.
@@ -211,16 +228,6 @@ pub struct Attempts {
 
 #[pymethods]
 impl Attempts {
-    /// A call begins: its first attempt has what it needs.
-    #[new]
-    #[pyo3(signature = (budget=None, order=0, handled=0))]
-    fn new(budget: Option<&RetryBudget>, order: u64, handled: usize) -> Self {
-        let now = clock::now();
-        let slot = budget.map(|budget| budget.handle().enter(now));
-        let call = Mutex::new(Some(Call { progress: Progress::start(now), slot, retry: None, waits: Vec::new() }));
-        Self { call, order, handled }
-    }
-
     /// The call is over.
     fn end(&self) {
         *self.call.lock() = None;
