@@ -54,6 +54,34 @@ def due_times(shape: Shape, count: int) -> list[float]:
     return due
 
 
+def lags(shape: Shape, times: Sequence[float]) -> list[float]:
+    """How late each left once its turn had come: the earliest time that the limits allow after what had left before.
+
+    Unlike lateness by the schedule, this leaves out what was lost before: a limiter that may not make up for a loop
+    that was busy is late from then on by the schedule, and by its limits is not. `times` are sorted.
+
+    >>> lags(Shape(amount=2, per=1.0, burst=1), [0.0, 0.5, 3.0, 3.5, 4.25])
+    [0.0, 0.0, 2.0, 0.0, 0.25]
+    >>> lags(Shape(amount=2, per=1.0, burst=2, window=1.0), [0.0, 0.0, 1.5, 1.5, 2.5])
+    [0.0, 0.0, 0.5, 0.5, 0.0]
+    """
+    late: list[float] = []
+    lost = 0.0  # the seconds in which the bucket was full
+    shifts = [(0, 0.0)]  # by how much they delay those from this number on: who found the bucket full was not delayed
+    for k, at in enumerate(times):
+        while len(shifts) > 1 and shifts[1][0] <= k:
+            del shifts[0]
+        ready = max(0.0, (k + 1 - shape.first) / shape.rate + shifts[0][1])
+        if shape.window is not None and k >= shape.amount:
+            ready = max(ready, times[k - shape.amount] + shape.window)
+        late.append(max(0.0, at - ready))
+        over = shape.first + (at - lost) * shape.rate - k - shape.burst
+        if over > 0:
+            lost += over / shape.rate
+            shifts.append((k + shape.burst, lost))
+    return late
+
+
 def quantile(ordered: Sequence[float], share: float) -> float:
     """Find the value below which a share of the sorted values lies (nearest rank).
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS = (
-    "Overtaken: admitted after one who came later. Fullest period: the most that left in any one second, of the "
-    "amount. Over the limit: admissions that came when the amount, and for a bucket its capacity on top, had left in "
-    "the second before. Rate reached: the share of the configured rate that was used, after the burst."
+    "Late by its limits: after bucket and window allowed it, given what had left before. Overtaken: admitted after one "
+    "who came later. Fullest period: the most that left in any one second, of the amount. Over the limit: admissions "
+    "that came when the amount, and for a bucket its capacity on top, had left in the second before. Rate reached: the "
+    "share of the configured rate that was used, after the burst."
 )
 
 
@@ -206,12 +207,24 @@ def lateness_and_order(title: str, results: list[Result], intro: str) -> Table:
     table = Table(
         title,
         intro,
-        ("", "late p50 ms", "p99", "max", "overtaken", "fullest period", "over the limit", "rate reached"),
+        (
+            "",
+            "late p50 ms",
+            "p99",
+            "max",
+            "late by its limits, p99",
+            "max",
+            "overtaken",
+            "fullest period",
+            "over the limit",
+            "rate reached",
+        ),
     )
     for (name, variant), group in grouped(results).items():
         who = label(name, variant)
         good = [one for one in group if "late_ms" in one]
         late = [one["late_ms"] or {} for one in good]
+        lags = [one["lag_ms"] or {} for one in good]
         first = number(middle([one.get("p50") for one in late]), 2)
         for remark in remarks(group, who):
             first = table.mark(first, remark)
@@ -224,6 +237,8 @@ def lateness_and_order(title: str, results: list[Result], intro: str) -> Table:
                 first,
                 number(middle([one.get("p99") for one in late]), 2),
                 number(most([one.get("max") for one in late]), 1),
+                number(middle([one.get("p99") for one in lags]), 2) if keeps else "-",
+                number(most([one.get("max") for one in lags]), 1) if keeps else "-",
                 number(most([one["overtaken"] for one in good])),
                 "-" if fullest is None or not keeps else f"{fullest:.1%}",
                 number(most([one["violations"] for one in good])) if keeps else table.mark("-", NO_LIMIT),

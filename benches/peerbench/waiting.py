@@ -7,7 +7,8 @@ Both enqueue in chunks and let the loop run in between, since a loop that create
 in that second, whatever limiter it has. A waiter's lateness counts from the time at which its place in the queue was
 due; it is taken from those who became due after the last had been enqueued, because until then the loop is busy with
 our own work. Quota that a limiter lost until then makes all of them late, as it would in use. The bare tasks of the
-floor are treated alike, so what remains above the floor is the limiter's.
+floor are treated alike, so what remains above the floor is the limiter's. How late each was by the limits, after what
+had left before it, is told beside it: that is what a limiter can do something about.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peerbench.adapters import PEERS
-from peerbench.figures import due_times, fullest_window, overtaken, quantile, rate_reached, violations
+from peerbench.figures import due_times, fullest_window, lags, overtaken, quantile, rate_reached, violations
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -100,6 +101,8 @@ async def _paced(waits: Waits, count: int, limit: float) -> dict[str, object]:
         for number, at in zip(order, times, strict=True)
         if due[number] > enqueued
     )
+    # The same by the limits: what was lost while the loop was busy may not be made up for, and makes nobody late.
+    after = sorted(lag for at, lag in zip(in_order, lags(shape, in_order), strict=True) if at > enqueued)
     # A bucket may let its burst out on top. The times are taken when a task runs, not when it was admitted, so a little
     # more than that is our own jitter.
     allowed = (shape.amount if shape.window is not None else shape.amount + shape.burst) * (1 + JITTER)
@@ -123,6 +126,7 @@ async def _paced(waits: Waits, count: int, limit: float) -> dict[str, object]:
         }
         if late
         else None,
+        "lag_ms": {"p99": quantile(after, 0.99) * 1e3, "max": after[-1] * 1e3} if after else None,
         "overtaken": overtaken(order),
         # Windows longer than the run say nothing, so the run has to be longer than one period.
         "fullest_window": fullest_window(in_order, width) / shape.amount
