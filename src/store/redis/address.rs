@@ -1,6 +1,7 @@
 //! The URL of a store.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
@@ -10,8 +11,21 @@ pub struct Address {
     /// The server; of a cluster, the nodes to ask first.
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(super) cluster: bool,
+    /// Whether over TLS.
+    pub(super) secure: bool,
+    pub(super) tls: Tls,
     shown: String,
     name: Option<String>,
+}
+
+/// Files of certificates, in PEM; those of the system where nothing is said. They are read whenever a connection is made, so
+/// that they can be renewed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// Who may vouch for the servers.
+    pub(super) authorities: Option<PathBuf>,
+    /// The certificate that is shown to them, and its key.
+    pub(super) own: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why a URL cannot be that of a store.
@@ -36,7 +50,8 @@ impl Address {
     }
 
     /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://...` for TLS, `unix:///path?db=0`, and
-    /// `redis+cluster://host:port,host:port` or `rediss+cluster://...` for a cluster. `?name=NAME` names the limiter.
+    /// `redis+cluster://host:port,host:port` or `rediss+cluster://...` for a cluster. `?name=NAME` names the limiter;
+    /// `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` are files, as redis-py calls them.
     ///
     /// # Errors
     /// When it is no such URL. The message does not show the password.
@@ -46,11 +61,21 @@ impl Address {
             let forms = "redis://HOST:PORT/DB, rediss://..., unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT";
             AddressError(format!("store must be memory://, shm://NAME, {forms}, not {shown:?}: {why}"))
         };
-        let (url, name) = named(url);
+        let Query { url, name, files: [authorities, certificate, key] } = queried(url).map_err(|why| wrong(&why))?;
         let url = url.as_str();
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         if !SCHEMES.contains(&scheme) {
             return Err(wrong("the scheme is unknown"));
+        }
+        let own = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => return Err(wrong("ssl_certfile and ssl_keyfile go together")),
+        };
+        let tls = Tls { authorities, own };
+        let secure = scheme.starts_with("rediss");
+        if tls != Tls::default() && !secure {
+            return Err(wrong("ssl_ca_certs, ssl_certfile and ssl_keyfile are for rediss:// and rediss+cluster://"));
         }
         let cluster = scheme.ends_with("+cluster");
         let scheme = scheme.trim_end_matches("+cluster");
@@ -68,7 +93,7 @@ impl Address {
         } else {
             nodes.push(Self::node(url).map_err(|why| wrong(&why))?);
         }
-        Ok(Self { nodes, cluster, shown, name })
+        Ok(Self { nodes, cluster, secure, tls, shown, name })
     }
 
     /// The limiter's name, if the URL says one.
@@ -95,18 +120,54 @@ impl fmt::Display for Address {
     }
 }
 
-/// The URL without the limiter's name, and the name.
-fn named(url: &str) -> (String, Option<String>) {
-    let Some((before, query)) = url.split_once('?') else { return (url.to_owned(), None) };
-    let (mut kept, mut name) = (Vec::new(), None);
-    for pair in query.split('&') {
-        match pair.strip_prefix("name=") {
-            Some(value) => name = Some(value.to_owned()).filter(|value| !value.is_empty()),
-            None => kept.push(pair),
+/// What a URL says behind its question mark, and the rest of it.
+struct Query {
+    url: String,
+    name: Option<String>,
+    /// Authorities, certificate, key.
+    files: [Option<PathBuf>; 3],
+}
+
+const FILES: [&str; 3] = ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"];
+
+fn queried(url: &str) -> Result<Query, String> {
+    if url.contains('#') {
+        return Err("it has a fragment (#...); certificates are always checked, see ssl_ca_certs".to_owned());
+    }
+    let (before, query) = url.split_once('?').unwrap_or((url, ""));
+    let is_socket = url.starts_with("unix://") || url.starts_with("redis+unix://");
+    let (mut kept, mut found) = (Vec::new(), Query { url: String::new(), name: None, files: [None, None, None] });
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if key == "name" {
+            found.name = Some(value.to_owned()).filter(|value| !value.is_empty());
+        } else if let Some(place) = FILES.iter().position(|file| *file == key) {
+            if value.is_empty() {
+                return Err(format!("{key} names no file"));
+            }
+            found.files[place] = Some(unescaped(value).into());
+        } else if is_socket && ["db", "user", "pass"].contains(&key) {
+            kept.push(pair);
+        } else {
+            let socket = if is_socket { ", db, user, pass" } else { "" };
+            return Err(format!("{key} is unknown; known are name, {}{socket}", FILES.join(", ")));
         }
     }
     let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
-    (format!("{before}{query}"), name)
+    found.url = format!("{before}{query}");
+    Ok(found)
+}
+
+/// `%20` as a space.
+fn unescaped(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let escaped = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The URL without what must not be shown.
@@ -151,6 +212,11 @@ mod tests {
         assert_eq!(address.nodes[0].redis_settings().db(), 3);
         let address = Address::parse("redis://h/3?name=gpt").unwrap();
         assert_eq!((address.name(), address.nodes[0].redis_settings().db()), (Some("gpt"), 3));
+        let address =
+            Address::parse("rediss://h?ssl_ca_certs=/a%20b/%c3%a4.pem&ssl_certfile=c&ssl_keyfile=k%2&name=x").unwrap();
+        let own = Some(("c".into(), "k%2".into()));
+        assert_eq!(address.tls, Tls { authorities: Some("/a b/ä.pem".into()), own });
+        assert_eq!((address.name(), &address.nodes[0].addr().to_string()[..]), (Some("x"), "h:6379"));
     }
 
     #[test]
@@ -163,6 +229,12 @@ mod tests {
             "redis://:secret@h:99999",
             "redis://h/x",
             "redis+cluster://a/1",
+            "redis://h?ssl_ca_certs=/ca.pem",
+            "rediss://h?ssl_certfile=/c.pem",
+            "rediss://h?ssl_ca_certs=",
+            "rediss://h?ssl_cert_reqs=none",
+            "rediss://h/#insecure",
+            "redis://h?db=3",
         ] {
             let error = Address::parse(url).expect_err(url).to_string();
             assert!(error.starts_with("store must be ") && !error.contains("secret"), "{error}");
