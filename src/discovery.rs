@@ -18,6 +18,7 @@ use crate::ledger::{Ledger, Oversize};
 use crate::provider::profile::{Enforcement, Reservation};
 use crate::provider::{Kind, Provider, Reading};
 use crate::rate::Rate;
+use crate::store::redis::wire::{Counted, Limits};
 
 const MINUTE: Nanos = 60 * SECOND;
 const HOUR: Nanos = 60 * MINUTE;
@@ -184,6 +185,22 @@ impl Tried {
         self.changed = now;
     }
 
+    /// Another process has tried it: what that one met, this one need not meet as well.
+    fn adopt(&mut self, rate: &Rate, now: Nanos) {
+        let (amount, before) = (rate.amount(), self.amount);
+        if amount == before {
+            return;
+        }
+        // The burst is small until there was a refusal.
+        if amount < before || rate.burst() > FIRST_BURST {
+            self.refused = self.refused.or(Some(now));
+        }
+        if amount < before {
+            self.ceiling = Some(Ceiling { amount: before, since: now, found: 0 });
+        }
+        (self.amount, self.changed) = (amount, now);
+    }
+
     /// It rose.
     fn rise(&mut self, more: u64, most: u64, now: Nanos) {
         self.amount = self.amount.saturating_add(more).min(most);
@@ -219,12 +236,14 @@ struct Solved {
 }
 
 /// What came of an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Heeded {
     /// Whether a rate is another now.
     pub(crate) changed: bool,
     /// What is held back, and until when; then one call goes first.
     pub(crate) held: Option<Held>,
+    /// What the provider counts in the present period of rates that are new here.
+    pub(crate) counted: Vec<Counted>,
 }
 
 /// A dimension, and until when nothing of it should leave.
@@ -242,6 +261,8 @@ pub struct Discovery {
     tried: Vec<Tried>,
     solved: Vec<Solved>,
     sent: Sent,
+    /// How many processes share what is found, this one included, each of which sees its own calls alone.
+    sharers: u64,
 }
 
 impl Discovery {
@@ -252,7 +273,7 @@ impl Discovery {
         let open: Vec<_> = Dimension::ALL.into_iter().filter(|dimension| !paces(*dimension)).collect();
         let configured = rates.iter().filter(|(dimension, _)| open.contains(dimension)).copied().collect();
         let (told, tried, solved) = (Vec::new(), Vec::new(), Vec::new());
-        Self { provider, open, configured, told, tried, solved, sent: Sent::default() }
+        Self { provider, open, configured, told, tried, solved, sent: Sent::default(), sharers: 1 }
     }
 
     /// What finds out the limits of a provider, if there is one; `rates` is added what to begin with.
@@ -270,6 +291,44 @@ impl Discovery {
         }
         self.tried.push(Tried::new(Dimension::Requests, FIRST, now));
         self.rates(Dimension::Requests).pop().map(|rate| (Dimension::Requests, rate))
+    }
+
+    /// The dimensions whose limits are found out.
+    pub(crate) fn open(&self) -> &[Dimension] {
+        &self.open
+    }
+
+    /// So many processes share what is found, of which each sees its own calls alone.
+    pub(crate) fn share_with(&mut self, processes: u64) {
+        self.sharers = processes.max(1);
+    }
+
+    /// Goes on with what another process has found out, or was given.
+    pub(crate) fn adopt_from(&mut self, limits: &Limits, now: Nanos) {
+        for dimension in Dimension::ALL {
+            if limits.owned.has(dimension) {
+                self.configure(dimension);
+            }
+            if !self.open.contains(&dimension) {
+                continue;
+            }
+            for rate in limits.of(dimension) {
+                let (period, amount) = (rate.period(), rate.amount());
+                let told = self.told.iter_mut().find(|told| (told.dimension, told.period) == (dimension, period));
+                match told {
+                    Some(told) if told.amount != amount => (told.amount, told.heard) = (amount, now),
+                    None if limits.told.has(dimension) => {
+                        self.told.push(Told { dimension, period, amount, heard: now });
+                    }
+                    _ => {}
+                }
+                if let Some(tried) = self.tried.iter_mut().find(|tried| tried.dimension == dimension)
+                    && period == MINUTE
+                {
+                    tried.adopt(&rate, now);
+                }
+            }
+        }
     }
 
     /// Whether the provider counts input tokens and no others.
@@ -345,12 +404,15 @@ impl Discovery {
                 None => heard.push((limit.dimension, period, amount, limit.remaining)),
             }
         }
+        let mut counted = Vec::new();
         for &(dimension, period, amount, remaining) in &heard {
             if self.hear(dimension, period, amount, now) {
                 changed.push(dimension);
                 self.change(dimension, ledger, now);
                 if let Some(remaining) = remaining {
-                    ledger.used_before(dimension, period, amount.saturating_sub(remaining), now);
+                    let used = amount.saturating_sub(remaining);
+                    ledger.used_before(dimension, period, used, now);
+                    counted.push(Counted { dimension, period, used });
                 }
             }
         }
@@ -375,7 +437,7 @@ impl Discovery {
         for dimension in &changed {
             self.change(*dimension, ledger, now);
         }
-        Heeded { changed: !changed.is_empty(), held }
+        Heeded { changed: !changed.is_empty(), held, counted }
     }
 
     /// The period of an unknown provider's limit, once all that it says for a while solves to the same.
@@ -407,7 +469,7 @@ impl Discovery {
     }
 
     /// Whether a limit on `dimension` was told that holds from minute to minute.
-    fn is_told(&self, dimension: Dimension) -> bool {
+    pub(crate) fn is_told(&self, dimension: Dimension) -> bool {
         self.told.iter().any(|told| told.dimension == dimension && told.period <= MINUTE)
     }
 
@@ -436,7 +498,7 @@ impl Discovery {
         if !self.open.contains(&dimension) || self.is_told(dimension) {
             return None;
         }
-        let taken = self.sent.sum(dimension, now);
+        let taken = self.sent.sum(dimension, now).saturating_mul(self.sharers);
         let least = if dimension == Dimension::Requests { LEAST.0 } else { LEAST.1 };
         let place = self.tried.iter().position(|tried| tried.dimension == dimension).unwrap_or_else(|| {
             // Until now nothing held it back.

@@ -358,10 +358,13 @@ impl<T: Default> Gate<T> {
     fn stretch(&mut self, cost: &Cost, key: Option<&str>, now: Nanos) -> Result<(), Oversize> {
         while let Err(oversize) = self.check(cost, key) {
             let Some(discovery) = &mut self.discovery else { return Err(oversize) };
-            if !discovery.stretch(&oversize, &mut self.books.ledger, now) {
+            let whole = self.remote.as_mut().and_then(|remote| remote.whole());
+            if !discovery.stretch(&oversize, whole.unwrap_or(&mut self.books.ledger), now) {
                 return Err(oversize);
             }
+            self.share_found(now);
         }
+        self.note_found();
         Ok(())
     }
 
@@ -631,6 +634,7 @@ impl<T: Default> Gate<T> {
             self.deadlines.pop();
             let Some(waiting) = self.queue.get(ticket) else { continue };
             let wait = self.books.ledger.earliest_behind(&Cost::default(), &waiting.cost, now).saturating_sub(now);
+            let wait = self.as_told(wait, now);
             if let Some(payload) = self.leave(ticket, now) {
                 self.books.counts.timeouts += 1;
                 settled.push((payload, Err(Refusal::Timeout(wait))));
@@ -843,19 +847,7 @@ impl<T: Default> Gate<T> {
         let verdict = &reading.verdict;
         let speed = self.books.ledger.speed();
         let wait = verdict.wait.map(|wait| Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX));
-        if let Some(discovery) = &mut self.discovery {
-            let busy = !self.queue.is_empty();
-            let heeded = discovery.heed(&mut self.books.ledger, reading, sent_at, now, busy);
-            if let Some((dimension, until)) = heeded.held {
-                self.books.ledger.cool_down_in(dimension, None, until, Some(1));
-            }
-            if heeded.changed {
-                self.fail_hopeless(now, settled);
-                self.books.news += 1;
-                self.news = self.books.news;
-                self.call();
-            }
-        }
+        self.find_out(now, reading, sent_at, settled);
         // Of several counters of one quota (a key's, a team's, a project's) the smallest counts.
         let is_looser = |limit: &provider::Limit, other: &provider::Limit| {
             (limit.dimension, limit.window) == (other.dimension, other.window)
@@ -930,9 +922,36 @@ impl<T: Default> Gate<T> {
         }
         if let Some(remote) = &mut self.remote {
             remote.note_learned(&self.books.ledger);
-            if remote.has_found(&self.books.ledger) {
-                self.note_limits();
+            if self.discovery.is_some() {
+                self.note_found();
             }
+        }
+    }
+
+    /// Takes in what an answer says of limits that nobody configured.
+    fn find_out(&mut self, now: Nanos, reading: &Reading, sent_at: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        let Some(discovery) = &mut self.discovery else { return };
+        let busy = !self.queue.is_empty();
+        let whole = self.remote.as_mut().and_then(|remote| remote.whole());
+        let ledger = whole.unwrap_or(&mut self.books.ledger);
+        let heeded = discovery.heed(ledger, reading, sent_at, now, busy);
+        if let Some((dimension, until)) = heeded.held {
+            self.books.ledger.cool_down_in(dimension, None, until, Some(1));
+            if let Some(remote) = &mut self.remote {
+                let lasts = until.saturating_sub(now);
+                let dimension = Some(dimension);
+                remote.note_cooldown(wire::Cooldown { dimension, period: None, lasts, requested: 1 });
+            }
+        }
+        if let Some(remote) = &mut self.remote {
+            remote.note_counted(heeded.counted);
+        }
+        if heeded.changed {
+            self.share_found(now);
+            self.fail_hopeless(now, settled);
+            self.books.news += 1;
+            self.news = self.books.news;
+            self.call();
         }
     }
 
@@ -963,7 +982,7 @@ impl<T: Default> Gate<T> {
                 discovery.configure(dimension);
             }
             gate.update_share(dimension, rates, now);
-            gate.note_limits();
+            gate.note_limits(wire::Places::of(dimension));
             gate.fail_hopeless(now, settled);
             gate.books.news += 1;
             gate.news = gate.books.news;
@@ -989,7 +1008,7 @@ impl<T: Default> Gate<T> {
     pub fn set_concurrency(&mut self, concurrency: Option<u64>) {
         self.decide(self.books.last, |gate, _| {
             gate.set_share_concurrency(concurrency);
-            gate.note_limits();
+            gate.note_limits(wire::Places::CONCURRENCY);
             gate.call();
         });
     }

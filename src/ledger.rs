@@ -746,6 +746,21 @@ impl Ledger {
         left.collect()
     }
 
+    /// Charges what left by another ledger of the same dimensions, when it did.
+    pub(crate) fn count_left(&mut self, left: &[Left], now: Nanos) {
+        for dimension in Dimension::ALL {
+            let of = || left.iter().filter(|left| left.dimension == dimension);
+            // Every rate of a dimension saw the same; the one of the longest period remembers most.
+            let Some(longest) = of().map(|left| left.period).max() else { continue };
+            for &Left { ago, amount, .. } in of().filter(|left| left.period == longest) {
+                let at = now.saturating_sub(ago);
+                for account in self.accounts.iter_mut().filter(|account| account.dimension == dimension) {
+                    account.charge(amount, at, at);
+                }
+            }
+        }
+    }
+
     /// Leaves nothing that could leave at once.
     pub(crate) fn empty(&mut self, now: Nanos) {
         for account in &mut self.accounts {

@@ -6,14 +6,14 @@ use penstock::clock::SECOND;
 use penstock::cost::{Cost, Dimension};
 use penstock::ledger::Ledger;
 use penstock::rate::Rate;
-use penstock::store::redis::wire::{Ask, Cooldown, Decision, Left, Limits, Settle};
+use penstock::store::redis::wire::{Ask, Cooldown, Counted, Decision, Learned, Left, Limits, Places, Settle};
 use redis_server::{Process, Server};
 
 const MICROS: i64 = 1_000_000;
 const BEGIN: i64 = 1_800_000_000 * MICROS;
 
 fn limits(rates: &[(Dimension, Rate)], concurrency: u64) -> Limits {
-    Limits { rates: rates.to_vec(), concurrency, jitter: Some(0) }
+    Limits::given(rates.to_vec(), concurrency, Some(0))
 }
 
 fn call(tokens: u64) -> Ask {
@@ -334,7 +334,7 @@ fn everything_expires_and_what_is_not_ours_is_left_alone() {
     }
     let mut connection = server.connect();
     let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names, ["penstock:{ttl}"]);
     for name in names {
         let left: i64 = redis::cmd("PTTL").arg(&name).query(&mut connection).unwrap();
         assert!((1_000..400_000).contains(&left), "{name} {left}");
@@ -342,12 +342,146 @@ fn everything_expires_and_what_is_not_ours_is_left_alone() {
     for (name, command) in [("wrong-1", "LPUSH"), ("wrong-2", "SADD")] {
         redis::cmd(command).arg(format!("penstock:{{{name}}}")).arg("x").exec(&mut connection).unwrap();
     }
-    redis::cmd("SET").arg("penstock:{wrong-3}").arg("something").exec(&mut connection).unwrap();
+    redis::cmd("HSET").arg("penstock:{wrong-3}").arg("some").arg("thing").exec(&mut connection).unwrap();
+    redis::cmd("HSET").arg("penstock:{wrong-4}").arg("state").arg("something").exec(&mut connection).unwrap();
     process.message.register = true;
-    for name in ["wrong-1", "wrong-2", "wrong-3"] {
+    for name in ["wrong-1", "wrong-2", "wrong-3", "wrong-4"] {
         let mut stranger = Process::unregistered(&server, name, process.message.clone());
         let error = stranger.run().unwrap_err().to_string();
         assert!(error.contains("WRONGTYPE") || error.contains("PENSTOCK"), "{error}");
     }
-    assert_eq!(redis::cmd("GET").arg("penstock:{wrong-3}").query::<String>(&mut connection).unwrap(), "something");
+    for (name, field, value) in [("wrong-3", "some", "thing"), ("wrong-4", "state", "something")] {
+        let theirs = redis::cmd("HGETALL").arg(format!("penstock:{{{name}}}")).query::<Vec<String>>(&mut connection);
+        assert_eq!(theirs.unwrap(), [field, value]);
+    }
+}
+
+/// Requests and tokens are found out, and nothing else is bounded.
+fn to_be_found(rates: &[(Dimension, Rate)]) -> Limits {
+    let found = Places::of(Dimension::Requests).and(Places::of(Dimension::Tokens));
+    Limits { owned: Places::ALL.without(found), found, ..limits(rates, 0) }
+}
+
+fn tell(process: &mut Process, limits: Limits, now: i64) -> penstock::store::redis::wire::Done {
+    (process.message.limits, process.message.fresh_limits) = (limits, true);
+    let done = process.say(now).unwrap();
+    process.message.fresh_limits = false;
+    done
+}
+
+#[test]
+fn limits_that_one_finds_out_are_everyones_and_no_newcomer_drops_them() {
+    let server = Server::start();
+    let slow = (Dimension::Requests, Rate::new(20, 60 * SECOND).unwrap().with_burst(2).unwrap());
+    let rates = [
+        (Dimension::Requests, Rate::new(600, 60 * SECOND + 7).unwrap()),
+        (Dimension::Tokens, Rate::new(60_000, 60 * SECOND).unwrap().with_window(false)),
+    ];
+    let mut a = Process::join(&server, "found", "a", to_be_found(&[slow]), BEGIN);
+    let begin = a.message.edition;
+    // One finds them out.
+    let told = Places::of(Dimension::Tokens);
+    let both = to_be_found(&[]).found;
+    let found = |rates: &[_]| Limits { owned: Places::default(), found: both, told, ..limits(rates, 0) };
+    a.message.counted = vec![Counted { dimension: Dimension::Requests, period: 60 * SECOND + 7, used: 595 }];
+    let done = tell(&mut a, found(&rates), BEGIN + 1);
+    assert!(done.edition > begin);
+    // Who comes later is told, whatever it begins with; so is who was there. And what the provider counts is charged.
+    let owned = Places::ALL.without(both).without(Places::CONCURRENCY);
+    let shared = Limits { owned, told, jitter: None, ..limits(&rates, 0) };
+    let mut b = Process::unregistered(&server, "found", a.message.clone());
+    (b.message.process, b.message.edition, b.message.limits) = ("b".to_owned(), 0, to_be_found(&[slow]));
+    b.message.fresh_limits = true;
+    let done = b.register(BEGIN + 2);
+    assert_eq!(done.limits, Some(shared.clone()));
+    b.message.fresh_limits = false;
+    b.message.asks = vec![Ask { slot: false, ..call(0) }; 10];
+    let done = b.say(BEGIN + 3).unwrap();
+    assert_eq!(done.limits, None, "they are known");
+    assert_eq!(done.decisions.iter().filter(|decision| **decision == Decision::At(BEGIN + 3)).count(), 5);
+
+    // Both find out something at the same time: the first is right, and the second is told.
+    let (more, most) = (Rate::new(1_200, 60 * SECOND + 7).unwrap(), Rate::new(2_400, 60 * SECOND + 7).unwrap());
+    let [more, most] = [more, most].map(|rate| [(Dimension::Requests, rate), rates[1]]);
+    let done = tell(&mut b, found(&more), BEGIN + 4);
+    let shared = Limits { rates: more.to_vec(), ..shared };
+    assert_eq!(done.limits, Some(shared.clone()));
+    let learned = Learned { dimension: Dimension::Tokens, period: 60 * SECOND, amount: 1, burst: 1, speed: 1_000 };
+    a.message.learned = vec![learned];
+    let done = tell(&mut a, found(&most), BEGIN + 5);
+    assert_eq!(done.limits, Some(shared));
+    // Nor does it count what was learned of rates that are no more.
+    a.message.asks = vec![Ask { cost: Cost { tokens: 500, ..Cost::default() }, slot: false, patience: Some(0) }];
+    assert_eq!(a.say(BEGIN + 6).unwrap().decisions, [Decision::At(BEGIN + 6)]);
+    a.message.learned = vec![learned];
+    a.message.asks = vec![Ask { cost: Cost { tokens: 500, ..Cost::default() }, slot: false, patience: Some(0) }];
+    assert_eq!(a.say(BEGIN + 7).unwrap().decisions, [Decision::Oversize(Dimension::Tokens, 1)]);
+
+    // A limit that is given replaces what was found out of that dimension, and of no other.
+    let given = Limits { owned: Places::of(Dimension::Tokens).and(Places::CONCURRENCY), ..limits(&[rates[1]], 4) };
+    let done = tell(&mut a, given, BEGIN + 8);
+    let Some(limits) = done.limits else { panic!("they are others") };
+    assert_eq!((limits.rates, limits.concurrency, limits.told), (more.to_vec(), 4, Places::default()));
+    assert!(limits.owned.has(Dimension::Tokens) && !limits.owned.has(Dimension::Requests));
+}
+
+#[test]
+fn a_newcomer_with_the_same_limits_changes_nothing() {
+    let server = Server::start();
+    let rates = [(Dimension::Requests, Rate::new(600, 60 * SECOND).unwrap())];
+    let mut a = Process::join(&server, "same", "a", limits(&rates, 3), BEGIN);
+    let edition = a.message.edition;
+    // The provider said less.
+    let period = 60 * SECOND;
+    a.message.learned = vec![Learned { dimension: Dimension::Requests, period, amount: 60, burst: 1, speed: 1_000 }];
+    a.say(BEGIN + 1).unwrap();
+    let mut b = Process::join(&server, "same", "b", limits(&rates, 3), BEGIN + 2);
+    assert_eq!(b.message.edition, edition);
+    b.message.asks = vec![Ask { slot: false, ..call(0) }; 3];
+    let decisions = b.say(BEGIN + 3).unwrap().decisions;
+    assert!(matches!(decisions[..2], [Decision::At(_), Decision::NotBefore(_)]), "{decisions:?}");
+    // Another amount is another: the process that starts last decides.
+    let more = [(Dimension::Requests, Rate::new(1_200, 60 * SECOND).unwrap())];
+    let c = Process::join(&server, "same", "c", limits(&more, 3), BEGIN + 4);
+    assert!(c.message.edition > edition);
+    assert_eq!(a.say(BEGIN + 5).unwrap().limits.map(|limits| limits.rates), Some(more.to_vec()));
+}
+
+#[test]
+fn what_left_while_the_store_was_away_is_counted_when_it_left_and_nobody_is_silenced_for_it() {
+    let server = Server::start();
+    let rates = [(Dimension::Requests, Rate::new(600, 60 * SECOND).unwrap())]; // ten a second, ten at once
+    let asks = || vec![Ask { slot: false, ..call(0) }; 40];
+    let leave = |process: &mut Process, now| {
+        process.message.asks = asks();
+        let decisions = process.say(now).unwrap().decisions;
+        decisions.iter().filter(|decision| matches!(decision, Decision::At(_))).count()
+    };
+    let away = |name: &str, seconds: u64, each: u64| {
+        let mut process = Process::join(&server, name, "a", limits(&rates, 0), BEGIN);
+        assert_eq!(leave(&mut process, BEGIN), 10);
+        let (now, requests) = (BEGIN + i64::try_from(seconds).unwrap() * MICROS, each);
+        process.message.debits =
+            (0..seconds).map(|ago| (ago * SECOND, Cost { requests, ..Cost::default() })).rev().collect();
+        (process.message.epoch, process.message.away) = (2, now - BEGIN);
+        process.register(now);
+        process.message.away = 0;
+        (process, now)
+    };
+    // Whoever kept to the rate goes on with it. The window lets go what has left it, piece by piece.
+    for (name, seconds) in [("half", 30), ("five", 300)] {
+        let (mut process, mut now) = away(name, seconds, 10);
+        assert_eq!(leave(&mut process, now), 0, "it has left already");
+        let mut left = 0;
+        for _ in 0..600 {
+            now += MICROS / 10;
+            left += leave(&mut process, now);
+        }
+        assert!((590..=600).contains(&left), "{left} in the minute after {name}");
+    }
+    // Whoever did not owes it.
+    let (mut process, now) = away("open", 10, 40);
+    let owed = 400 - 100; // what left, less what flowed in
+    assert_eq!(leave(&mut process, now + (owed / 10 - 1) * MICROS), 0);
+    assert!(leave(&mut process, now + (owed / 10 + 1) * MICROS) > 0);
 }

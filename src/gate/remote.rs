@@ -11,11 +11,11 @@ use std::sync::Arc;
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
 use crate::ledger::{Ledger, Oversize};
-use crate::queue::Ticket;
+use crate::queue::{Ticket, Waiting};
 use crate::rate::Rate;
 use crate::store::Spent;
 use crate::store::redis::link::{Denial, Event, Notes, Settled};
-use crate::store::redis::wire::{self, Ask, Learned, Limits, Micros};
+use crate::store::redis::wire::{self, Ask, Counted, Learned, Left, Limits, Micros, Places};
 
 use super::{Admission, Config, Exhausted, Gate, Grant, NESTED, Outcome, PROBE, Refusal, Request};
 
@@ -55,6 +55,8 @@ pub(super) struct Remote {
     on_failure: OnFailure,
     /// Why nobody can be asked.
     away: Option<Arc<str>>,
+    /// Since when.
+    since: Nanos,
     /// Whether only a change of the configuration can mend that.
     misconfigured: bool,
     members: u64,
@@ -71,12 +73,18 @@ pub(super) struct Remote {
     for_slot: bool,
     /// When the one that is held up could leave at the earliest.
     not_before: Nanos,
+    /// The one that is held up.
+    held: Option<Ticket>,
+    /// When it could leave if nobody but this process used anything.
+    by_own_use: Nanos,
     appetite: usize,
     /// When the call that is granted next was charged, by the store's clock.
     granting: Option<Micros>,
     learned: Vec<Learned>,
-    /// The rates that the store was told.
+    /// The rates that the store was told, or has told.
     told: Vec<(Dimension, Rate)>,
+    /// Which limits those are, as the store counts them.
+    edition: i64,
     jitter: Option<Nanos>,
 }
 
@@ -99,7 +107,7 @@ impl Remote {
         self.notes.released += 1;
         if self.for_slot {
             // Who is next asks with the same message.
-            (self.paused, self.for_slot) = (None, false);
+            self.go_on();
         }
     }
 
@@ -110,6 +118,10 @@ impl Remote {
             self.notes.debit = self.notes.debit.minus(charged.minus(*actual)).plus(actual.minus(charged));
         } else {
             self.notes.settles.push(Settled { at, charged_at, charged, actual: *actual });
+        }
+        if self.held.is_some() && !self.for_slot && !charged.minus(*actual).is_free() {
+            // What is given back may be what is waited for: who is held up asks with the same message.
+            self.go_on();
         }
     }
 
@@ -132,16 +144,13 @@ impl Remote {
         if self.whole.is_none() && learned != self.learned {
             self.learned.clone_from(&learned);
             self.notes.learned = learned;
+            self.notes.edition = Some(self.edition);
         }
     }
 
-    /// Whether limits were found out that the store was not told.
-    pub(super) fn has_found(&mut self, ledger: &Ledger) -> bool {
-        let found = self.whole.is_none() && ledger.rates() != self.told;
-        if found {
-            self.told = ledger.rates();
-        }
-        found
+    /// Tells what the provider counts of rates that were found out just now.
+    pub(super) fn note_counted(&mut self, mut counted: Vec<Counted>) {
+        self.notes.counted.append(&mut counted);
     }
 
     /// Someone has left the queue.
@@ -152,6 +161,14 @@ impl Remote {
         if !self.deadlines.is_empty() {
             self.deadlines.remove(&ticket);
         }
+        if self.held == Some(ticket) {
+            self.go_on();
+        }
+    }
+
+    /// Nobody is held up any more: who is next may ask.
+    fn go_on(&mut self) {
+        (self.paused, self.for_slot, self.held, self.not_before, self.by_own_use) = (None, false, None, 0, 0);
     }
 
     /// Whether a call's time to wait is over before that, or so close to it that it makes no difference.
@@ -167,6 +184,11 @@ impl Remote {
         let left = self.deadlines.get(&ticket)?.saturating_sub(now);
         let left = left - left % STEP;
         (left < LONG).then(|| Micros::try_from(left / 1_000).unwrap_or(Micros::MAX))
+    }
+
+    /// The whole of which this process goes on with its share, if it does: limits are found out for that.
+    pub(super) fn whole(&mut self) -> Option<&mut Ledger> {
+        self.whole.as_mut().map(|(whole, _)| whole)
     }
 
     fn unavailable(&self) -> Refusal {
@@ -192,6 +214,7 @@ impl<T: Default> Gate<T> {
         gate.remote = Some(Box::new(Remote {
             on_failure,
             away: None,
+            since: 0,
             misconfigured: false,
             members: 1,
             whole: None,
@@ -201,10 +224,13 @@ impl<T: Default> Gate<T> {
             paused: None,
             for_slot: false,
             not_before: 0,
+            held: None,
+            by_own_use: 0,
             appetite: APPETITE.1,
             granting: None,
             learned,
             told,
+            edition: 0,
             jitter,
         }));
         gate
@@ -230,10 +256,16 @@ impl<T: Default> Gate<T> {
             Some((ledger, concurrency)) => (ledger, *concurrency),
             None => (&self.books.ledger, self.books.concurrency),
         };
+        let discovery = self.discovery.as_ref();
+        let found = discovery.map_or(Places::default(), |discovery| discovery.open().iter().copied().collect());
+        let named = |dimension: &Dimension| discovery.is_some_and(|discovery| discovery.is_told(*dimension));
         Limits {
             rates: ledger.rates(),
             concurrency: if concurrency == u64::MAX { 0 } else { concurrency },
             jitter: remote.and_then(|remote| remote.jitter),
+            owned: Places::ALL.without(found),
+            found,
+            told: Dimension::ALL.into_iter().filter(named).collect(),
         }
     }
 
@@ -260,10 +292,11 @@ impl<T: Default> Gate<T> {
         let held_up = waiting > 0 && !self.queue.is_clear(priority);
         let least = self.least_wait(&cost, priority, key, now);
         let not_before = self.remote.as_ref().map_or(0, |remote| remote.not_before);
-        let wait = if held_up { least.max(not_before.saturating_sub(now)) } else { 0 };
+        // Who comes after others leaves no earlier than they. Of anyone else only the store knows: it is asked.
         let refusal = match request.timeout {
-            Some(0) if held_up => Some(Refusal::Timeout(wait)),
-            Some(timeout) if wait.max(least) > timeout && timeout > 0 => Some(Refusal::Timeout(wait.max(least))),
+            Some(timeout) if held_up && (timeout == 0 || least.max(not_before.saturating_sub(now)) > timeout) => {
+                Some(Refusal::Timeout(self.as_told(least, now)))
+            }
             _ if held_up && waiting >= self.max_waiting => Some(Refusal::QueueFull(waiting)),
             _ => None,
         };
@@ -285,6 +318,13 @@ impl<T: Default> Gate<T> {
             }
         }
         Admission::Queued(ticket)
+    }
+
+    /// A wait that this process's own use explains, and what the store said of the one that is held up.
+    pub(super) fn as_told(&self, wait: Nanos, now: Nanos) -> Nanos {
+        let Some(remote) = &self.remote else { return wait };
+        let later = remote.not_before.saturating_sub(remote.by_own_use.max(now));
+        wait.saturating_add(later).max(remote.not_before.saturating_sub(now))
     }
 
     fn count_refusal(&mut self, refusal: Refusal) -> Refusal {
@@ -330,19 +370,30 @@ impl<T: Default> Gate<T> {
                 }
             }
             Event::Denied(denied, others) => self.deny(&denied, others, now, settled),
-            Event::Ready => (remote.paused, remote.for_slot) = (None, false),
-            Event::Members(members) => remote.members = members.max(1),
+            Event::Ready => remote.go_on(),
+            Event::Members(members) => {
+                remote.members = members.max(1);
+                if let Some(discovery) = &mut self.discovery {
+                    discovery.share_with(remote.members);
+                }
+            }
+            Event::Limits(limits, edition) => self.adopt(&limits, edition, now, settled),
             Event::Back { members, lost } => {
                 remote.members = members.max(1);
-                (remote.away, remote.misconfigured, remote.paused) = (None, false, None);
-                if let Some((whole, concurrency)) = remote.whole.take() {
-                    self.books.ledger = whole;
-                    self.books.concurrency = concurrency;
-                    let debit = remote.notes.debit;
-                    self.books.ledger.charge(&debit, now, now);
-                }
+                let since = remote.away.take().map_or(now, |_| remote.since);
+                remote.misconfigured = false;
+                remote.go_on();
+                let whole = remote.whole.take();
+                let own = whole.as_ref().map_or(&self.books.ledger, |(whole, _)| whole);
                 if lost {
-                    remote.notes.restores = self.books.ledger.left(now);
+                    // What left since is told as that.
+                    let before = |left: &Left| left.ago >= now.saturating_sub(since);
+                    remote.notes.restores = own.left(now).into_iter().filter(before).collect();
+                }
+                if let Some((whole, concurrency)) = whole {
+                    let share = std::mem::replace(&mut self.books.ledger, whole);
+                    self.books.concurrency = concurrency;
+                    self.books.ledger.count_left(&share.left(now), now);
                 }
             }
             Event::Away { why, misconfigured } => self.part_with(why, misconfigured, now, settled),
@@ -372,8 +423,12 @@ impl<T: Default> Gate<T> {
         }
         let Some(remote) = &mut self.remote else { return };
         let before = remote.away.replace(why);
+        if before.is_none() {
+            remote.since = now;
+        }
         remote.misconfigured = misconfigured;
-        (remote.paused, remote.for_slot, remote.not_before, remote.appetite) = (None, false, 0, APPETITE.1);
+        remote.go_on();
+        remote.appetite = APPETITE.1;
         if remote.is_shut() {
             let refusal = remote.unavailable();
             for ticket in self.queue.pick(|_| true) {
@@ -434,11 +489,22 @@ impl<T: Default> Gate<T> {
     fn deny(&mut self, denied: &[(Ticket, Denial)], others: usize, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
         let mut refused = Vec::new();
         let mut held_up = None;
+        // Who comes after the first that must wait leaves no earlier.
+        let is_waiting =
+            |remote: &Remote, ticket, at| !remote.hasty.contains(&ticket) && !remote.gives_up_before(ticket, at);
+        let first = self.remote.as_ref().and_then(|remote| {
+            denied.iter().find_map(|&(ticket, denial)| match denial {
+                Denial::Later(at) if self.queue.get(ticket).is_some() && is_waiting(remote, ticket, at) => Some(at),
+                _ => None,
+            })
+        });
         for &(ticket, denial) in denied.iter().rev() {
             let Some(waiting) = self.queue.get(ticket) else { continue };
             let Some(remote) = &mut self.remote else { return };
             let hasty = denial != Denial::Lost && remote.hasty.contains(&ticket);
             let refusal = match denial {
+                // Others have changed what was found out meanwhile: it is asked for again with what that comes to.
+                Denial::Oversize(..) if remote.notes.limits.is_some() => None,
                 Denial::Oversize(dimension, limit) => {
                     let cost = waiting.cost.get(dimension);
                     Some(Refusal::Oversize(Oversize { dimension, cost, limit }))
@@ -446,6 +512,10 @@ impl<T: Default> Gate<T> {
                 Denial::Later(at) if hasty || remote.gives_up_before(ticket, at) => {
                     Some(Refusal::Timeout(at.saturating_sub(now)))
                 }
+                Denial::Behind if hasty => Some(Refusal::Timeout(first.unwrap_or(0).saturating_sub(now))),
+                Denial::Behind => first
+                    .filter(|&at| remote.gives_up_before(ticket, at))
+                    .map(|at| Refusal::Timeout(at.saturating_sub(now))),
                 _ if hasty => Some(Refusal::Timeout(0)),
                 _ => None,
             };
@@ -455,17 +525,20 @@ impl<T: Default> Gate<T> {
             }
             self.queue.take_back(ticket);
             match denial {
-                Denial::Later(at) => held_up = Some((waiting.priority, at)),
-                Denial::NoSlot => held_up = Some((waiting.priority, 0)),
+                Denial::Later(at) => held_up = Some((ticket, waiting, at)),
+                Denial::NoSlot => held_up = Some((ticket, waiting, 0)),
                 _ => {}
             }
         }
+        let by_own_use = held_up
+            .map_or(0, |(_, waiting, _)| self.books.ledger.earliest_behind(&Cost::default(), &waiting.cost, now));
         let Some(remote) = &mut self.remote else { return };
-        if let Some((priority, at)) = held_up
+        if let Some((ticket, Waiting { priority, .. }, at)) = held_up
             && remote.away.is_none()
         {
             remote.paused = Some(remote.paused.map_or(priority, |paused| paused.max(priority)));
-            (remote.for_slot, remote.not_before) = (at == 0, at);
+            (remote.for_slot, remote.not_before, remote.held) = (at == 0, at, Some(ticket));
+            remote.by_own_use = by_own_use;
             remote.appetite = (2 * others).max(APPETITE.0);
         }
         refused.reverse();
@@ -501,14 +574,77 @@ impl<T: Default> Gate<T> {
         remote.notes = Notes::default();
         remote.hasty.clear();
         remote.deadlines.clear();
-        (remote.away, remote.misconfigured, remote.paused, remote.not_before) = (None, false, None, 0);
+        (remote.away, remote.misconfigured) = (None, false);
+        remote.go_on();
     }
 
-    /// Tells the store that the limits are others now.
-    pub(super) fn note_limits(&mut self) {
-        let limits = self.limits();
+    /// Tells the store that some of the limits are others now.
+    pub(super) fn note_limits(&mut self, owned: Places) {
+        if self.remote.is_some() {
+            self.note_changed(Limits { owned, found: Places::default(), ..self.limits() });
+        }
+    }
+
+    fn note_changed(&mut self, limits: Limits) {
+        let Some(remote) = &mut self.remote else { return };
+        remote.go_on();
+        remote.told.clone_from(&limits.rates);
+        let notes = Notes { limits: Some(limits), edition: Some(remote.edition), ..Notes::default() };
+        remote.notes.append(notes);
+    }
+
+    /// Tells the store what was found out, if it was.
+    pub(super) fn note_found(&mut self) {
+        let Some(remote) = &self.remote else { return };
+        let whole = remote.whole.as_ref().map_or(&self.books.ledger, |(whole, _)| whole);
+        let rates = whole.rates();
+        if rates == remote.told {
+            return;
+        }
+        let of = |rates: &[(Dimension, Rate)], dimension| {
+            let mut of: Vec<_> = rates.iter().filter(|(of, _)| *of == dimension).map(|&(_, rate)| rate).collect();
+            of.sort_unstable_by_key(|rate| (rate.period(), rate.amount(), rate.burst()));
+            of
+        };
+        let is_other = |dimension: &Dimension| of(&rates, *dimension) != of(&remote.told, *dimension);
+        let found: Places = Dimension::ALL.into_iter().filter(is_other).collect();
+        self.note_changed(Limits { owned: Places::default(), found, ..self.limits() });
+    }
+
+    /// Goes on with the limits that another process has given, or found out.
+    fn adopt(&mut self, limits: &Limits, edition: i64, now: Nanos, settled: &mut Vec<(T, Outcome)>) {
+        self.hold_up(now);
+        for dimension in Dimension::ALL {
+            let (rates, known) = (limits.of(dimension), self.limits().of(dimension));
+            if rates.len() != known.len() || known.iter().any(|rate| !rates.contains(rate)) {
+                self.update_share(dimension, &rates, now);
+            }
+        }
+        if limits.concurrency != self.limits().concurrency {
+            self.set_share_concurrency((limits.concurrency > 0).then_some(limits.concurrency));
+        }
+        if let Some(discovery) = &mut self.discovery {
+            discovery.adopt_from(limits, now);
+        }
+        let rates = self.limits().rates;
         if let Some(remote) = &mut self.remote {
-            remote.notes.limits = Some(limits);
+            (remote.told, remote.edition) = (rates, edition);
+            // What answers said of rates is told anew: it may have been of others.
+            remote.learned.clear();
+            remote.go_on();
+        }
+        self.fail_hopeless(now, settled);
+    }
+
+    /// What was found out holds for the share of the limits that this process goes on with, if it does.
+    pub(super) fn share_found(&mut self, now: Nanos) {
+        let Some(remote) = &self.remote else { return };
+        let Some((whole, _)) = &remote.whole else { return };
+        let rates: Vec<_> = whole.rates();
+        let members = remote.members;
+        for dimension in Dimension::ALL {
+            let of = rates.iter().filter(|(of, _)| *of == dimension).map(|&(_, rate)| share(rate, members));
+            self.books.ledger.update(dimension, &of.collect::<Vec<_>>(), now);
         }
     }
 

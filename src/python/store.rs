@@ -4,7 +4,6 @@ use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::clock;
-use crate::discovery::Discovery;
 use crate::gate::{Config, Gate, OnFailure};
 use crate::store::redis::address::{Address, without_password};
 
@@ -73,13 +72,6 @@ fn distant(py: Python<'_>, config: Config, on_failure: &str) -> PyResult<Gate<Ha
         let message =
             "per_key: what each key may use on its own is not kept in Redis; leave per_key out, give each key";
         return Err(PyValueError::new_err(format!("{message} a limiter of its own, or use store='memory://'")));
-    }
-    if let Some(provider) = config.discover
-        && Discovery::new(provider, &config.rates).begin(clock::now()).is_some()
-    {
-        let message =
-            "requests: a limit that is not given is found out by each process for itself, and not over Redis;";
-        return Err(PyValueError::new_err(format!("{message} give requests (rpm), or use store='shm://NAME'")));
     }
     let on_failure = match on_failure {
         "open" => OnFailure::Open,

@@ -5,7 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use penstock::store::redis::wire::{Answer, Done, Limits, Message};
-use penstock::store::redis::{SCRIPT, keys};
+use penstock::store::redis::{SCRIPT, key};
+
+/// The server to start: another version, or Valkey, if `PENSTOCK_REDIS_SERVER` names it.
+fn program() -> String {
+    std::env::var("PENSTOCK_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
 
 /// A server that keeps nothing on disk and ends with the test.
 pub struct Server {
@@ -19,7 +24,7 @@ impl Server {
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let port_text = port.to_string();
-            let mut process = Command::new("redis-server")
+            let mut process = Command::new(program())
                 .args([
                     "--port",
                     &port_text,
@@ -105,8 +110,14 @@ impl Process {
         self.message.settles.clear();
         self.message.cooldowns.clear();
         self.message.restores.clear();
+        self.message.counted.clear();
+        self.message.debits.clear();
+        self.message.learned.clear();
         match Answer::decode(&values, asked).unwrap() {
-            Answer::Done(done) => Some(done),
+            Answer::Done(done) => {
+                self.message.edition = done.edition;
+                Some(done)
+            }
             Answer::Unknown => None,
         }
     }
@@ -114,10 +125,7 @@ impl Process {
     pub fn run(&mut self) -> redis::RedisResult<Vec<i64>> {
         let script = redis::Script::new(SCRIPT);
         let mut invocation = script.prepare_invoke();
-        for key in keys(&self.limiter) {
-            invocation.key(key);
-        }
-        invocation.arg(self.message.encode()).invoke(&mut self.connection)
+        invocation.key(key(&self.limiter)).arg(self.message.encode()).invoke(&mut self.connection)
     }
 }
 

@@ -4,11 +4,13 @@
 -- microseconds and amounts whole tokens, both exact below 2^53; only the level of a bucket has a fraction, and whatever
 -- is added to it is rounded down (by 2^-52 of it), so that rounding never lets more leave.
 --
--- KEYS: the state (a string), the slices of the windows (a hash), the processes (a hash); one hash tag, so one slot.
+-- KEYS[1]: a hash, and nothing else: so a cluster can always say who has it, also while its slot is on the way from one
+-- node to another. Its fields: `state`; `processes`, the names of those; `p:NAME`, one of them; `w:...`, the slices of the
+-- windows.
 -- ARGV[1]: the message, a MessagePack array; see `Message` in wire.rs, which names each part.
 -- The answer is an array of whole numbers; see `Answer` in wire.rs.
 
-local MAGIC = 'penstock-1'
+local MAGIC = 'penstock-2'
 
 -- A rate: what was configured, then how it stands.
 local DIMENSION, AMOUNT, PERIOD, BURST, SPAN, SPEED, SPEED_UNTIL = 1, 2, 3, 4, 5, 6, 7
@@ -16,10 +18,17 @@ local LEVEL, LAST, COOLDOWN = 8, 9, 10
 -- Its window: what is counted; where the oldest slice begins and when it was last charged; the newest slice, which is
 -- kept here while it grows. A slice in the hash is (last, amount, where the next begins). -1 is none.
 local USED, HEAD, HEAD_LAST, TAIL, TAIL_LAST, TAIL_AMOUNT = 11, 12, 13, 14, 15, 16
+-- Amount and burst as they were given or found out, before answers of the provider made less of them.
+local GIVEN_AMOUNT, GIVEN_BURST = 17, 18
 
 -- The state as a whole.
 local CLOCK, WALL, LEASE_CLOCK, BORN, CONCURRENCY, HELD, MEMBERS, SWEEP_AT = 2, 3, 4, 5, 6, 7, 8, 9
 local COOLING, SPENT_UNTIL, SPENT_RESET, SPENT_DIMENSION, LINE, RATES = 10, 11, 12, 13, 14, 15
+-- Which limits these are; of which dimensions (1, 2, 4, 8) they were given, and of which the provider named them; until
+-- when the key is kept.
+local EDITION, OWNED, TOLD, KEPT = 16, 17, 18, 19
+-- Among the dimensions that are given: the concurrency.
+local SLOTS = 16
 
 local SECOND = 1000000
 -- A gap without any message is no proof that leases are over: it may be the server that was away, or its clock that was
@@ -35,8 +44,10 @@ local released, holds, horizon, reach, lease = message[6], message[7], message[8
 local limits, asks, settles, cooldowns = message[11], message[12], message[13], message[14]
 local debits, restores, paces, spent, leaving, test_clock = message[15], message[16], message[17], message[18],
     message[19], message[20]
+local edition, away = message[21], message[22]
 
-local floor, ceil, max, min, abs = math.floor, math.ceil, math.max, math.min, math.abs
+local floor, ceil, max, min, abs, band = math.floor, math.ceil, math.max, math.min, math.abs, bit.band
+local key = KEYS[1]
 
 local function down(x)
     return x - abs(x) * 2.220446049250313e-16
@@ -50,20 +61,26 @@ if wall < 0 then
     wall = tonumber(time[1]) * SECOND + tonumber(time[2])
 end
 
-local raw = redis.call('GET', KEYS[1])
+local function strange()
+    return redis.error_reply('PENSTOCK the key ' .. key .. ' holds something else than the state of a limiter')
+end
+
+local kept = redis.call('HMGET', key, 'state', 'p:' .. process)
+local raw = kept[1]
 local state, created = nil, 0
 if raw then
     local ok, known = pcall(cmsgpack.unpack, raw)
     if not ok or type(known) ~= 'table' or known[1] ~= MAGIC then
-        return redis.error_reply('PENSTOCK the key ' .. KEYS[1] .. ' holds something else than the state of a limiter')
+        return strange()
     end
     state = known
 elseif register == 0 then
     return { 1, wall, 0 } -- nobody knows this process here
+elseif redis.call('EXISTS', key) == 1 then
+    return strange()
 else
     created = 1
-    state = { MAGIC, wall, wall, wall, wall, 0, 0, 0, 0, 0, 0, 0, 0, {}, {} }
-    redis.call('DEL', KEYS[2], KEYS[3])
+    state = { MAGIC, wall, wall, wall, wall, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0 }
 end
 
 -- The clock goes on by what the server's does, and never back.
@@ -99,17 +116,15 @@ end
 
 -- Windows. ----------------------------------------------------------------------------------------------------------
 
-local touched = false
-
 local function field(rate, start)
-    return rate[DIMENSION] .. ':' .. string.format('%.0f', rate[PERIOD]) .. ':' .. string.format('%.0f', start)
+    return 'w:' .. rate[DIMENSION] .. ':' .. string.format('%.0f', rate[PERIOD]) .. ':' .. string.format('%.0f', start)
 end
 
 local function slice(rate, start)
     if start == rate[TAIL] then
         return rate[TAIL_LAST], rate[TAIL_AMOUNT], -1
     end
-    local kept = redis.call('HGET', KEYS[2], field(rate, start))
+    local kept = redis.call('HGET', key, field(rate, start))
     if kept then
         return cmsgpack.unpack(kept)
     end
@@ -119,8 +134,7 @@ local function keep(rate, start, last, amount, next)
     if start == rate[TAIL] then
         rate[TAIL_LAST], rate[TAIL_AMOUNT] = last, amount
     else
-        redis.call('HSET', KEYS[2], field(rate, start), cmsgpack.pack(last, amount, next))
-        touched = true
+        redis.call('HSET', key, field(rate, start), cmsgpack.pack(last, amount, next))
     end
     if start == rate[HEAD] then
         rate[HEAD_LAST] = last
@@ -131,7 +145,7 @@ local function width(rate)
     return ceil(rate[SPAN] / 2048)
 end
 
--- Slices that someone has evicted: what is left is the newest.
+-- Slices that someone has deleted: what is left is the newest.
 local function mend(rate)
     rate[HEAD], rate[HEAD_LAST], rate[USED] = rate[TAIL], rate[TAIL_LAST], rate[TAIL_AMOUNT]
 end
@@ -147,7 +161,7 @@ local function expire(rate)
             if start == rate[TAIL] then
                 rate[HEAD], rate[TAIL], rate[TAIL_AMOUNT], rate[USED] = -1, -1, 0, 0
             else
-                redis.call('HDEL', KEYS[2], field(rate, start))
+                redis.call('HDEL', key, field(rate, start))
                 rate[HEAD] = next
                 local last = slice(rate, next)
                 if last then
@@ -275,43 +289,82 @@ end
 
 -- What was spent stays spent; a rate that nobody has used begins full, or empty where others were here before its state
 -- was lost.
+--
+-- Limits that were given replace those that there are, dimension by dimension. What a process has found out does so only
+-- if it knew those: of two that find out something at the same time one is told, and looks again.
 local function set_limits()
-    local next, dropped = {}, {}
-    for _, rate in ipairs(rates) do
-        dropped[rate] = true
+    local owned, found, told = limits[2], limits[3], limits[4]
+    local next, dropped, changed, replaced = {}, {}, created == 1, {}
+    for dimension = 1, 4 do
+        local place, unknown = 2 ^ (dimension - 1), true
+        for _, rate in ipairs(rates) do
+            unknown = unknown and rate[DIMENSION] ~= dimension
+        end
+        local is_owned = band(owned, place) > 0
+        local is_found = band(found, place) > 0 and (unknown or edition == state[EDITION])
+        if created == 1 or is_owned or is_found then
+            replaced[dimension] = true
+            for mask, wanted in pairs({ [OWNED] = owned, [TOLD] = told }) do
+                local is, was = band(wanted, place), band(state[mask], place)
+                changed = changed or is ~= was
+                state[mask] = state[mask] + is - was
+            end
+        end
     end
-    for i = 2, #limits, 5 do
+    for _, rate in ipairs(rates) do
+        if replaced[rate[DIMENSION]] then
+            dropped[rate] = true
+        else
+            next[#next + 1] = rate
+        end
+    end
+    for i = 5, #limits, 5 do
         local dimension, amount, period, burst, span = limits[i], limits[i + 1], limits[i + 2], limits[i + 3],
             limits[i + 4]
         local rate = like(dimension, period)
-        if rate and dropped[rate] then
-            dropped[rate] = nil
-            local level = level(rate, flow(rate))
-            put(rate, burst - (rate[BURST] - level))
-            rate[AMOUNT], rate[BURST], rate[SPAN] = amount, burst, span
-        else
+        if not replaced[dimension] then
+            rate = nil
+        elseif not (rate and dropped[rate]) then
             local level = burst
             if created == 1 and seen == 1 then
                 level = 0
             end
-            rate = { dimension, amount, period, burst, span, 1000, 0, level, now, 0, 0, -1, 0, -1, 0, 0 }
+            changed = true
+            rate = { dimension, amount, period, burst, span, 1000, 0, level, now, 0, 0, -1, 0, -1, 0, 0, amount, burst }
+        else
+            dropped[rate] = nil
+            if rate[GIVEN_AMOUNT] ~= amount or rate[GIVEN_BURST] ~= burst or rate[SPAN] ~= span then
+                changed = true
+                put(rate, burst - (rate[BURST] - level(rate, flow(rate))))
+                rate[AMOUNT], rate[BURST], rate[SPAN] = amount, burst, span
+                rate[GIVEN_AMOUNT], rate[GIVEN_BURST] = amount, burst
+            end
         end
         next[#next + 1] = rate
     end
     for rate in pairs(dropped) do
+        changed = true
         local start = rate[HEAD]
         while start >= 0 and start ~= rate[TAIL] do
             local _, kept, following = slice(rate, start)
-            redis.call('HDEL', KEYS[2], field(rate, start))
+            redis.call('HDEL', key, field(rate, start))
             start = kept and following or -1
         end
     end
-    state[CONCURRENCY], state[RATES] = limits[1], next
-    rates = next
+    if (created == 1 or band(owned, SLOTS) > 0) and state[CONCURRENCY] ~= limits[1] then
+        state[CONCURRENCY], changed = limits[1], true
+    end
+    state[RATES], rates = next, next
+    if changed then
+        state[EDITION] = max(now, state[EDITION] + 1)
+    end
 end
 
+-- Whether what this message says of rates is of those that there are.
+local in_step = created == 1 or edition == state[EDITION]
 if created == 1 or fresh_limits == 1 then
     set_limits()
+    in_step = in_step or band(limits[2], 15) == 15
 end
 
 -- Processes. --------------------------------------------------------------------------------------------------------
@@ -329,20 +382,26 @@ end
 
 -- A process: its epoch, when its lease ends, how many slots it was given and has given back.
 local own = nil
-local known = redis.call('HGET', KEYS[3], process)
-if known then
-    own = cmsgpack.unpack(known)
+local function processes()
+    local names = redis.call('HGET', key, 'processes')
+    return names and cmsgpack.unpack(names) or {}
+end
+if raw and kept[2] then
+    own = cmsgpack.unpack(kept[2])
 end
 if not own or own[1] ~= epoch then
     if register == 0 then
         -- It was declared dead, or the state was lost: what it says of the time before no longer counts.
-        redis.call('SET', KEYS[1], cmsgpack.pack(state), 'KEEPTTL')
+        redis.call('HSET', key, 'state', cmsgpack.pack(state))
         return { 1, now, state[BORN] }
     end
     if own then
         state[HELD] = max(0, state[HELD] - (own[3] - own[4]))
     else
         state[MEMBERS] = state[MEMBERS] + 1
+        local names = processes()
+        names[#names + 1] = process
+        redis.call('HSET', key, 'processes', cmsgpack.pack(names))
     end
     own = { epoch, 0, holds, 0 }
     state[HELD] = state[HELD] + holds
@@ -354,19 +413,19 @@ end
 own[2] = lease_now + lease
 
 if lease_now >= state[SWEEP_AT] then
-    local all = redis.call('HGETALL', KEYS[3])
-    local held, members, next = own[3] - own[4], 1, own[2]
-    for i = 1, #all, 2 do
-        if all[i] ~= process then
-            local other = cmsgpack.unpack(all[i + 1])
-            if other[2] <= lease_now then
-                redis.call('HDEL', KEYS[3], all[i])
-                leave_line(all[i])
-            else
-                held, members, next = held + other[3] - other[4], members + 1, min(next, other[2])
-            end
+    local held, members, next, alive = own[3] - own[4], 1, own[2], { process }
+    for _, name in ipairs(processes()) do
+        local kept = name ~= process and redis.call('HGET', key, 'p:' .. name)
+        local other = kept and cmsgpack.unpack(kept)
+        if other and other[2] <= lease_now then
+            redis.call('HDEL', key, 'p:' .. name)
+            leave_line(name)
+        elseif other then
+            held, members, next = held + other[3] - other[4], members + 1, min(next, other[2])
+            alive[members] = name
         end
     end
+    redis.call('HSET', key, 'processes', cmsgpack.pack(alive))
     state[HELD], state[MEMBERS], state[SWEEP_AT] = held, members, next
 end
 
@@ -378,9 +437,13 @@ for _, rate in ipairs(rates) do
     end
 end
 
+-- Each: dimension, period, how long ago, how much. Or, instead of a time, -1: so much is counted at the provider, whoever
+-- used it.
 for i = 1, #restores, 4 do
     local rate = like(restores[i], restores[i + 1])
-    if rate then
+    if rate and restores[i + 2] < 0 then
+        count(rate, min(restores[i + 3], rate[AMOUNT]) - rate[USED], now)
+    elseif rate then
         restore(rate, restores[i + 3], max(0, now - restores[i + 2]))
     end
 end
@@ -400,13 +463,24 @@ for i = 1, #settles, 5 do
     end
 end
 
--- What left while the store was away.
-for i = 1, #debits, 4 do
+-- What left while the store was away: how long ago, and how much by dimension. It stays in the windows for as long as it would
+-- have. The buckets have refilled meanwhile, by a burst at the most, and would have by more: the process's share of that is
+-- not owed, so that whoever kept to it comes back at once.
+if #debits > 0 then
     for _, rate in ipairs(rates) do
-        local amount = debits[i + rate[DIMENSION] - 1]
-        if amount > 0 then
-            put(rate, level(rate, flow(rate)) - amount)
-            count(rate, amount, now)
+        local total = 0
+        for i = 1, #debits, 5 do
+            local amount = debits[i + rate[DIMENSION]]
+            total = total + amount
+            if amount > 0 then
+                restore(rate, amount, max(0, now - debits[i]))
+            end
+        end
+        local free = flow(rate) * away / state[MEMBERS]
+        local refilled = created == 1 and 0 or rate[BURST] / state[MEMBERS]
+        local owed = max(0, min(total, total - free + refilled))
+        if owed > 0 then
+            put(rate, down(level(rate, flow(rate)) - owed))
         end
     end
 end
@@ -443,7 +517,7 @@ end
 -- What the provider's answers say of a rate: its amount, its burst, its speed in thousandths.
 for i = 1, #paces, 5 do
     local rate = like(paces[i], paces[i + 1])
-    if rate then
+    if rate and in_step then
         put(rate, level(rate, flow(rate)) + (paces[i + 3] - rate[BURST]))
         rate[AMOUNT], rate[BURST], rate[SPEED] = paces[i + 2], paces[i + 3], paces[i + 4]
         rate[SPEED_UNTIL] = now + SPEED_HOLDS
@@ -458,7 +532,24 @@ end
 
 -- Admissions, in order. ---------------------------------------------------------------------------------------------
 
-local answer = { 0, now, state[BORN], created, state[MEMBERS], 0, 0, 0, 0 }
+local answer = { 0, now, state[BORN], created, state[MEMBERS], 0, 0, 0, 0, state[EDITION], 0 }
+if edition ~= state[EDITION] then
+    -- The limits, for a process that knows others: how many numbers, then those. A period is told in whole microseconds
+    -- and the nanoseconds beyond.
+    local told = { state[CONCURRENCY], state[OWNED], state[TOLD] }
+    for _, rate in ipairs(rates) do
+        local whole = floor(rate[PERIOD])
+        for _, value in ipairs({ rate[DIMENSION], rate[GIVEN_AMOUNT], whole, floor((rate[PERIOD] - whole) * 1000 + 0.5),
+            rate[GIVEN_BURST], rate[SPAN] }) do
+            told[#told + 1] = value
+        end
+    end
+    answer[11] = #told
+    for i, value in ipairs(told) do
+        answer[11 + i] = value
+    end
+end
+local header = #answer
 local flows = {}
 for i, rate in ipairs(rates) do
     flows[i] = flow(rate)
@@ -538,7 +629,7 @@ for i = 1, #asks, 7 do
             blocked = true
         end
         local size, value = #answer, kind < 9 and at - now or oversize
-        if size > 9 and answer[size - 1] == kind and answer[size] == value then
+        if size > header and answer[size - 1] == kind and answer[size] == value then
             answer[size - 2] = answer[size - 2] + 1
         else
             answer[size + 1], answer[size + 2], answer[size + 3] = 1, kind, value
@@ -573,10 +664,15 @@ end
 if leaving == 1 then
     state[HELD] = max(0, state[HELD] - (own[3] - own[4]))
     state[MEMBERS] = max(0, state[MEMBERS] - 1)
-    redis.call('HDEL', KEYS[3], process)
+    local names = {}
+    for _, name in ipairs(processes()) do
+        if name ~= process then
+            names[#names + 1] = name
+        end
+    end
+    redis.call('HDEL', key, 'p:' .. process)
+    redis.call('HSET', key, 'processes', cmsgpack.pack(names))
     leave_line(process)
-else
-    redis.call('HSET', KEYS[3], process, cmsgpack.pack(own))
 end
 
 if state[CONCURRENCY] > 0 then
@@ -585,7 +681,7 @@ if state[CONCURRENCY] > 0 then
         local entry = line[i]
         if entry[2] == 0 then
             entry[2] = now
-            redis.call('PUBLISH', KEYS[1] .. ':' .. entry[1], '1')
+            redis.call('PUBLISH', key .. ':' .. entry[1], '1')
         end
     end
 end
@@ -597,13 +693,19 @@ for j, rate in ipairs(rates) do
     local debt = (rate[BURST] - rate[LEVEL]) / flows[j]
     idle = max(idle, rate[PERIOD], rate[SPAN], min(debt, 1e14), rate[COOLDOWN] - now)
 end
-idle = ceil((max(idle, state[COOLING] - now, state[SPENT_UNTIL] - now) + 60 * SECOND) / 1000)
-redis.call('SET', KEYS[1], cmsgpack.pack(state), 'PX', string.format('%.0f', idle))
-if touched then
-    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', 2 * idle))
+idle = max(idle, state[COOLING] - now, state[SPENT_UNTIL] - now) + 60 * SECOND
+-- Twice as long, so that it need not be said each time.
+local prolong = now + idle > state[KEPT]
+if prolong then
+    state[KEPT] = now + 2 * idle
 end
-if register == 1 or lease_now + lease / 2 >= state[SWEEP_AT] then
-    redis.call('PEXPIRE', KEYS[3], string.format('%.0f', 2 * idle))
+if leaving == 1 then
+    redis.call('HSET', key, 'state', cmsgpack.pack(state))
+else
+    redis.call('HSET', key, 'state', cmsgpack.pack(state), 'p:' .. process, cmsgpack.pack(own))
+end
+if prolong then
+    redis.call('PEXPIRE', key, string.format('%.0f', ceil(2 * idle / 1000)))
 end
 
 answer[5] = state[MEMBERS]

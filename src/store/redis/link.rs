@@ -10,7 +10,7 @@ use crate::cost::{Cost, Dimension};
 use crate::queue::Ticket;
 
 use super::bell::Bell;
-use super::wire::{Ask, Cooldown, Learned, Left, Limits, Micros, Spent};
+use super::wire::{Ask, Cooldown, Counted, Learned, Left, Limits, Micros, Spent};
 
 /// A settlement, as the gate knows it.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +42,16 @@ pub struct Notes {
     pub debit: Cost,
     /// What left before the state was lost.
     pub restores: Vec<Left>,
+    /// What was used of rates before they were known.
+    pub counted: Vec<Counted>,
     /// What providers said of rates.
     pub learned: Vec<Learned>,
     /// What providers said of a spent quota.
     pub spent: Option<Spent>,
     /// Limits that were changed.
     pub limits: Option<Limits>,
+    /// Of which limits `learned` and `limits` were made; nothing where there is neither.
+    pub edition: Option<i64>,
 }
 
 /// How many settlements are kept for a store that is away.
@@ -63,6 +67,7 @@ impl Notes {
             && self.cooldowns.is_empty()
             && self.debit.is_free()
             && self.restores.is_empty()
+            && self.counted.is_empty()
             && self.learned.is_empty()
             && self.spent.is_none()
             && self.limits.is_none()
@@ -81,11 +86,19 @@ impl Notes {
         self.cooldowns.append(&mut later.cooldowns);
         self.debit = self.debit.plus(later.debit);
         self.restores.append(&mut later.restores);
+        self.counted.append(&mut later.counted);
         if !later.learned.is_empty() {
             self.learned = later.learned; // they are whole
         }
         self.spent = later.spent.or(self.spent);
-        self.limits = later.limits.or(self.limits.take());
+        self.edition = later.edition.or(self.edition);
+        self.limits = match (self.limits.take(), later.limits) {
+            (Some(earlier), Some(later)) => {
+                let (owned, found) = (earlier.owned.and(later.owned), earlier.found.and(later.found));
+                Some(Limits { owned, found: found.without(owned), ..later })
+            }
+            (earlier, later) => later.or(earlier),
+        };
     }
 }
 
@@ -129,6 +142,8 @@ pub enum Event {
         /// Whether it is no outage, but something that only a change of the configuration can mend.
         misconfigured: bool,
     },
+    /// These limits hold now, under this number: another process was given others, or has found some out.
+    Limits(Limits, i64),
     /// Nothing leaves before this time.
     Cooling(Nanos),
     /// A quota is spent, as another process heard.
@@ -228,6 +243,11 @@ impl Link {
 
     pub(super) fn has_notes(&self) -> bool {
         !self.state.lock().notes.is_empty()
+    }
+
+    /// Whether limits are to be told.
+    pub(super) fn has_limits(&self) -> bool {
+        self.state.lock().notes.limits.is_some()
     }
 
     /// How many slots were taken without the store.

@@ -25,7 +25,7 @@ use super::address::Address;
 use super::client::{Failure, Session};
 use super::link::{Denial, Event, Link, Notes, Settled};
 use super::wire::{Answer, Ask, Decision, Done, Limits, Message, Micros, Settle};
-use super::{channel, keys, thread};
+use super::{channel, key, thread};
 
 /// For how long a process counts as alive that says nothing.
 const LEASE: Nanos = 10 * SECOND;
@@ -41,13 +41,18 @@ const LINGER: Nanos = SECOND / 500;
 const HORIZON: (Nanos, Nanos) = (SECOND / 10, SECOND);
 /// How far ahead the first of a batch is admitted at the most.
 const REACH: (Nanos, Nanos) = (2 * SECOND, 120 * SECOND);
-/// The pauses between attempts to connect.
+/// The pauses between attempts to connect, at first and at the most. Together with an attempt that hangs until it is given up
+/// the longest stays below the two seconds in which a limiter is back.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How long a process that ends waits for its goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// The settlements of an outage travel in pieces.
 const MOST_AT_ONCE: usize = 2_000;
+
+/// What left while the store was away is told in pieces of so long, and in no more than so many.
+const PIECE: Nanos = SECOND / 4;
+const MOST_PIECES: usize = 1_000;
 
 /// What a task is made of.
 #[derive(Clone, Debug)]
@@ -91,11 +96,26 @@ impl PartialOrd for Scheduled {
     }
 }
 
+/// The pauses between attempts to connect: each twice as long as the one before.
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let pause = BACKOFF.0.saturating_mul(1 << self.failures.min(16)).min(BACKOFF.1);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+}
+
 /// A message under way.
 struct Batch {
     asks: Vec<(Ticket, Ask)>,
     /// What is told again if nobody knows whether it came.
     again: Notes,
+    debits: Vec<(Nanos, Cost)>,
     sent: Nanos,
 }
 
@@ -105,19 +125,25 @@ type Returned = (u64, Result<Vec<i64>, Failure>);
 struct Member {
     link: Arc<Link>,
     setup: Setup,
-    keys: Arc<[String; 3]>,
+    key: Arc<str>,
     process: String,
     epoch: u64,
     /// Whether the servers know this process under its epoch.
     registered: bool,
     /// Whether the limits are news.
     fresh_limits: bool,
+    /// Which limits were told to the gate.
+    edition: i64,
     /// The state that was seen last.
     born: Option<Micros>,
     held: u64,
     released: u64,
     /// What is to be told and is not in the link any more.
     notes: Notes,
+    /// What left while the store was away: when, and how much.
+    debits: Vec<(Nanos, Cost)>,
+    /// Since when it has been away.
+    away_since: Option<Nanos>,
     clocks: Clocks,
     trip: Nanos,
     scheduled: BinaryHeap<Reverse<Scheduled>>,
@@ -139,16 +165,19 @@ impl Member {
         let random = RandomState::new().hash_one(std::process::id());
         Self {
             link,
-            keys: Arc::new(keys(&setup.limiter)),
+            key: key(&setup.limiter).into(),
             setup,
             process: format!("{:x}-{random:x}", std::process::id()),
             epoch: 0,
             registered: false,
             fresh_limits: true,
+            edition: 0,
             born: None,
             held: 0,
             released: 0,
             notes: Notes::default(),
+            debits: Vec::new(),
+            away_since: None,
             clocks: Clocks::default(),
             trip: 0,
             scheduled: BinaryHeap::new(),
@@ -164,19 +193,19 @@ impl Member {
     }
 
     async fn run(mut self) {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::default();
         while !self.link.is_closing() {
             let (to_us, pushed) = unbounded_channel();
-            let (address, keys) = (self.setup.address.clone(), Arc::clone(&self.keys));
+            let (address, key) = (self.setup.address.clone(), Arc::clone(&self.key));
             let channel = channel(&self.setup.limiter, &self.process);
-            let connecting = async move { Session::connect(&address, &keys, &channel, to_us).await };
+            let connecting = async move { Session::connect(&address, &key, &channel, to_us).await };
             let failure = match self.meanwhile(connecting).await {
                 None => break,
                 Some(Ok(session)) => {
                     let before = self.epoch;
                     let failure = self.serve(session, pushed).await;
                     if self.epoch > before && self.registered {
-                        backoff = BACKOFF.0;
+                        backoff = Backoff::default();
                     }
                     failure
                 }
@@ -184,10 +213,9 @@ impl Member {
             };
             let Some(failure) = failure else { break };
             self.lose(&failure);
-            if self.meanwhile(tokio::time::sleep(backoff)).await.is_none() {
+            if self.meanwhile(tokio::time::sleep(backoff.next())).await.is_none() {
                 break;
             }
-            backoff = (backoff * 2).min(BACKOFF.1);
         }
         self.link.closed();
     }
@@ -206,9 +234,30 @@ impl Member {
                 () = link.wake.notified() => if self.away {
                     let notes = link.take_notes();
                     self.notes.append(notes);
+                    self.note_debit();
                     self.give_back_asks();
                 },
             }
+        }
+    }
+
+    /// Notes when it was that something left without the store.
+    fn note_debit(&mut self) {
+        let (now, cost) = (clock::now(), std::mem::take(&mut self.notes.debit));
+        if cost.is_free() {
+            return;
+        }
+        match self.debits.last_mut() {
+            // As of the last of them: it counts for too long rather than not for long enough.
+            Some((at, of)) if now < at.saturating_add(PIECE) => *of = of.plus(cost),
+            _ => self.debits.push((now, cost)),
+        }
+        if self.debits.len() > MOST_PIECES {
+            let pairs = self.debits.chunks(2).filter_map(|pair| {
+                let all = pair.iter().fold(Cost::default(), |sum, (_, cost)| sum.plus(*cost));
+                pair.last().map(|&(at, _)| (at, all))
+            });
+            self.debits = pairs.collect();
         }
     }
 
@@ -229,10 +278,13 @@ impl Member {
         for (_, batch) in under_way {
             denied.extend(batch.asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)));
             again.append(batch.again);
+            self.debits.splice(0..0, batch.debits);
         }
         again.append(std::mem::take(&mut self.notes));
         again.append(notes);
         self.notes = again;
+        self.note_debit();
+        self.away_since.get_or_insert_with(clock::now);
         self.unschedule(&mut denied);
         (self.registered, self.ready_at, self.wants_slot) = (false, None, false);
         denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
@@ -253,6 +305,15 @@ impl Member {
             self.notes.settles.push(Settled { at: Some(at), charged_at: due, charged: ask.cost, actual });
             self.notes.released += u64::from(ask.slot);
             denied.push((next.ticket, Denial::Lost));
+        }
+    }
+
+    /// The limits are others: those who were to leave in a moment may leave sooner now, or must later.
+    fn ask_anew(&mut self) {
+        let mut denied = Vec::new();
+        self.unschedule(&mut denied);
+        if !denied.is_empty() {
+            self.link.post(vec![Event::Denied(denied, 0)]);
         }
     }
 
@@ -333,7 +394,7 @@ impl Member {
             return under_way == 0;
         }
         let since = now.saturating_sub(self.sent_at);
-        if !self.link.has_notes() && self.notes.is_empty() {
+        if !self.link.has_notes() && self.notes.is_empty() && self.debits.is_empty() {
             return since >= HEARTBEAT;
         }
         if self.link.has_asks() {
@@ -380,12 +441,16 @@ impl Member {
         if let Some(limits) = notes.limits.take() {
             self.setup.limits = limits;
             self.fresh_limits = true;
+            self.ask_anew();
         }
         let register = !self.registered;
         if register {
             self.epoch += 1;
             self.released = 0;
         }
+        self.notes.debit = self.notes.debit.plus(std::mem::take(&mut notes.debit));
+        self.note_debit();
+        let debits = std::mem::take(&mut self.debits);
         let settles = notes.settles.iter().filter_map(|settled| {
             let at = settled.at.unwrap_or_else(|| self.clocks.theirs(settled.charged_at));
             Settle::between(at, &settled.charged, &settled.actual)
@@ -405,12 +470,15 @@ impl Member {
             settles: settles.collect(),
             asks: notes.asks.iter().map(|(_, ask)| *ask).collect(),
             cooldowns: notes.cooldowns.clone(),
-            debit: notes.debit,
+            debits: debits.iter().map(|&(at, cost)| (now.saturating_sub(at), cost)).collect(),
+            away: self.away_since.filter(|_| register).map_or(0, |since| micros(now.saturating_sub(since))),
             restores: std::mem::take(&mut notes.restores),
+            counted: notes.counted.clone(),
             learned: notes.learned.clone(),
             spent: notes.spent,
             leaving: false,
             clock: None,
+            edition: notes.edition.unwrap_or(self.edition),
         };
         if self.fresh_limits {
             notes.limits = Some(self.setup.limits.clone());
@@ -423,26 +491,28 @@ impl Member {
         let id = self.next;
         self.next += 1;
         self.sent_at = now;
-        self.under_way.insert(id, Batch { asks, again: notes, sent: now });
+        self.under_way.insert(id, Batch { asks, again: notes, debits, sent: now });
         (id, message.encode())
     }
 
     /// Takes an answer in.
     fn take_in(&mut self, id: u64, values: &[i64]) -> Result<(), Failure> {
-        let Some(Batch { asks, again, sent }) = self.under_way.remove(&id) else { return Ok(()) };
+        let Some(Batch { asks, again, debits, sent }) = self.under_way.remove(&id) else { return Ok(()) };
         let now = clock::now();
         let answer = Answer::decode(values, asks.len()).map_err(|_| Failure::malformed())?;
         let trip = now.saturating_sub(sent);
         self.trip = if self.trip == 0 || trip < self.trip { trip } else { self.trip - self.trip / 16 + trip / 16 };
-        let done = match answer {
+        let mut done = match answer {
             Answer::Unknown => {
                 // Declared dead, or all was lost: what this message said of the time before does not count.
                 self.registered = false;
                 let mut denied: Vec<_> = asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)).collect();
                 self.unschedule(&mut denied);
                 self.notes.settles.clear();
+                self.debits.splice(0..0, debits);
                 self.link.post(vec![Event::Denied(denied, 0), Event::Ready]);
-                if again.limits.is_some() {
+                if let Some(limits) = again.limits {
+                    self.setup.limits = limits;
                     self.fresh_limits = true;
                 }
                 return Ok(());
@@ -453,11 +523,12 @@ impl Member {
         let lost = self.born.is_some_and(|born| born != done.born);
         if self.born != Some(done.born) {
             self.clocks = Clocks::default();
-            self.born = Some(done.born);
+            (self.born, self.edition) = (Some(done.born), 0);
         }
         self.clocks.sample(now, done.now);
         if !self.registered {
             self.registered = true;
+            self.away_since = None;
             if std::mem::take(&mut self.away) || lost {
                 events.push(Event::Back { members: done.members, lost });
             }
@@ -465,6 +536,20 @@ impl Member {
         if done.members != self.last_members {
             self.last_members = done.members;
             events.push(Event::Members(done.members));
+        }
+        if done.edition > self.edition
+            && !self.is_changing_limits()
+            && let Some(limits) = done.limits.take()
+        {
+            self.edition = done.edition;
+            let Limits { rates, concurrency, owned, told, .. } = limits.clone();
+            let jitter = self.setup.limits.jitter;
+            if rates != self.setup.limits.rates {
+                self.ask_anew();
+            }
+            // As they would be told to a server that has lost them.
+            self.setup.limits = Limits { rates, concurrency, jitter, owned, told, ..Limits::default() };
+            events.push(Event::Limits(limits, done.edition));
         }
         if done.cooling > 0 {
             events.push(Event::Cooling(self.clocks.ours(done.now + done.cooling)));
@@ -480,6 +565,12 @@ impl Member {
         }
         self.link.post(events);
         Ok(())
+    }
+
+    /// Whether other limits are on their way there: what is heard meanwhile is old.
+    fn is_changing_limits(&self) -> bool {
+        let under_way = self.under_way.values().any(|batch| batch.again.limits.is_some());
+        under_way || self.notes.limits.is_some() || self.link.has_limits()
     }
 
     fn decide(&mut self, asks: &[(Ticket, Ask)], done: &Done, now: Nanos, events: &mut Vec<Event>) {
@@ -559,6 +650,9 @@ impl Member {
         self.unschedule(&mut denied);
         let mut notes = std::mem::take(&mut self.notes);
         notes.append(self.link.take_notes());
+        self.notes.debit = std::mem::take(&mut notes.debit);
+        self.note_debit();
+        let now = clock::now();
         let settles = notes.settles.iter().filter_map(|settled| {
             let at = settled.at.unwrap_or_else(|| self.clocks.theirs(settled.charged_at));
             Settle::between(at, &settled.charged, &settled.actual)
@@ -570,7 +664,7 @@ impl Member {
             lease: micros(LEASE),
             settles: settles.collect(),
             cooldowns: notes.cooldowns,
-            debit: notes.debit,
+            debits: self.debits.iter().map(|&(at, cost)| (now.saturating_sub(at), cost)).collect(),
             leaving: true,
             ..Message::default()
         };
@@ -624,7 +718,32 @@ impl Clocks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client;
     use super::*;
+
+    /// Whatever becomes of the attempts before: refused at once, or silent for as long as one may be.
+    #[test]
+    fn a_server_that_is_back_is_asked_within_two_seconds() {
+        let silent = client::CONNECT.max(client::ANSWER);
+        for fails_after in [Duration::ZERO, Duration::from_millis(300), silent] {
+            let (mut backoff, mut began, mut longest) = (Backoff::default(), Duration::ZERO, Duration::ZERO);
+            for _ in 0..1_000 {
+                // At worst it is back just after an attempt began, which will not hear of it.
+                let next = began + fails_after + backoff.next();
+                longest = longest.max(next.saturating_sub(began));
+                began = next;
+            }
+            assert_eq!(longest, fails_after + BACKOFF.1);
+            assert!(longest <= Duration::from_millis(1_500), "{longest:?}");
+        }
+        let pauses: Vec<_> = std::iter::repeat_with({
+            let mut backoff = Backoff::default();
+            move || backoff.next().as_millis()
+        })
+        .take(6)
+        .collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 500, 500]);
+    }
 
     #[test]
     fn clocks_are_mapped_late_rather_than_early_and_follow_both_ways() {

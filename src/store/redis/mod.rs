@@ -18,19 +18,16 @@ pub mod wire;
 /// The script.
 pub const SCRIPT: &str = include_str!("admit.lua");
 
-/// The keys of a limiter: its state, its windows, its processes. They share one hash tag, so that a cluster keeps them
-/// together.
-pub fn keys(limiter: &str) -> [String; 3] {
+/// The key of a limiter, with a hash tag of its own.
+pub fn key(limiter: &str) -> String {
     // Braces would end the tag early.
     let name = limiter.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
-    let state = format!("penstock:{{{name}}}");
-    [state.clone(), format!("{state}:windows"), format!("{state}:processes")]
+    format!("penstock:{{{name}}}")
 }
 
 /// The channel on which a process is told that a slot is free for it.
 pub fn channel(limiter: &str, process: &str) -> String {
-    let [state, ..] = keys(limiter);
-    format!("{state}:{process}")
+    format!("{}:{process}", key(limiter))
 }
 
 #[cfg(test)]
@@ -38,9 +35,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_keys_of_a_limiter_have_one_hash_tag() {
-        assert_eq!(keys("a}b{c")[1], "penstock:{a%7Db%7Bc}:windows");
-        assert!(keys("gpt-4o").iter().all(|key| key.starts_with("penstock:{gpt-4o}")));
+    fn the_key_of_a_limiter_has_a_hash_tag() {
+        assert_eq!(key("a}b{c"), "penstock:{a%7Db%7Bc}");
+        assert_eq!(key("gpt-4o"), "penstock:{gpt-4o}");
         assert_eq!(channel("x", "7-1"), "penstock:{x}:7-1");
+    }
+
+    /// Redis 6.2 is promised: every command of the script is older.
+    #[test]
+    fn the_script_uses_commands_of_redis_6_and_no_keys_but_its_own() {
+        let commands: std::collections::BTreeSet<_> =
+            SCRIPT.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+        assert_eq!(Vec::from_iter(commands), ["EXISTS", "HDEL", "HGET", "HMGET", "HSET", "PEXPIRE", "PUBLISH", "TIME"]);
+        assert!(!SCRIPT.contains("KEYS[2]"));
     }
 }

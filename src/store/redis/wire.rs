@@ -12,7 +12,7 @@ use crate::rate::Rate;
 pub type Micros = i64;
 
 /// The limits of a limiter, as the script keeps them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The rates that all calls share.
     pub rates: Vec<(Dimension, Rate)>,
@@ -20,6 +20,68 @@ pub struct Limits {
     pub concurrency: u64,
     /// The spread of the network's delay; per rate [`Rate::default_jitter`] if not given.
     pub jitter: Option<Nanos>,
+    /// What of it was given, and replaces what the others have.
+    pub owned: Places,
+    /// What of it was found out, and replaces only what it was found out of.
+    pub found: Places,
+    /// What of it the provider has named.
+    pub told: Places,
+}
+
+impl Limits {
+    /// Limits that were given, all of them.
+    pub fn given(rates: Vec<(Dimension, Rate)>, concurrency: u64, jitter: Option<Nanos>) -> Self {
+        Self { rates, concurrency, jitter, owned: Places::ALL, ..Self::default() }
+    }
+
+    /// The rates of one dimension.
+    pub fn of(&self, dimension: Dimension) -> Vec<Rate> {
+        self.rates.iter().filter(|(of, _)| *of == dimension).map(|&(_, rate)| rate).collect()
+    }
+}
+
+/// Some of a limiter's dimensions, or its concurrency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places(u8);
+
+impl Places {
+    /// The concurrency.
+    pub const CONCURRENCY: Self = Self(16);
+    /// Every dimension, and the concurrency.
+    pub const ALL: Self = Self(31);
+
+    /// One dimension.
+    pub fn of(dimension: Dimension) -> Self {
+        Self(1 << dimension as u8)
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These, but not those.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether a dimension is among them.
+    pub fn has(self, dimension: Dimension) -> bool {
+        self.0 & Self::of(dimension).0 != 0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Dimension> for Places {
+    fn from_iter<I: IntoIterator<Item = Dimension>>(dimensions: I) -> Self {
+        dimensions.into_iter().fold(Self::default(), |places, dimension| places.and(Self::of(dimension)))
+    }
 }
 
 /// A call that asks to leave.
@@ -66,6 +128,17 @@ pub struct Cooldown {
     pub requested: u64,
 }
 
+/// What the provider counts in the present period of one rate, whoever used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The rate, by its dimension.
+    pub dimension: Dimension,
+    /// The rate, by its period.
+    pub period: Nanos,
+    /// How much.
+    pub used: u64,
+}
+
 /// A quota that is spent, by the provider's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
@@ -109,10 +182,14 @@ pub struct Message {
     pub settles: Vec<Settle>,
     /// What must not leave for a while.
     pub cooldowns: Vec<Cooldown>,
-    /// What left while the store was away.
-    pub debit: Cost,
+    /// What left while the store was away: how long ago, in nanoseconds, and how much.
+    pub debits: Vec<(Nanos, Cost)>,
+    /// For how long it was away, with the first word after that.
+    pub away: Micros,
     /// What left before the state was lost.
     pub restores: Vec<Left>,
+    /// What was used of rates before they were known.
+    pub counted: Vec<Counted>,
     /// What providers said of rates.
     pub learned: Vec<Learned>,
     /// What providers said of a spent quota.
@@ -121,13 +198,15 @@ pub struct Message {
     pub leaving: bool,
     /// For tests: the server's clock.
     pub clock: Option<Micros>,
+    /// Which limits the process knows, as the last answer said; 0 before.
+    pub edition: i64,
 }
 
 impl Message {
     /// The message as the script reads it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Pack::default();
-        out.array(20);
+        out.array(22);
         out.text(&self.process);
         out.whole(signed(self.epoch));
         for flag in [self.register, self.seen, self.fresh_limits] {
@@ -152,16 +231,23 @@ impl Message {
             out.whole(up(cooldown.lasts));
             out.whole(signed(cooldown.requested));
         }
-        out.array(if self.debit.is_free() { 0 } else { 4 });
-        if !self.debit.is_free() {
-            out.cost(&self.debit);
+        out.array(self.debits.len() * 5);
+        for (ago, cost) in &self.debits {
+            out.whole(signed(*ago / 1_000));
+            out.cost(cost);
         }
-        out.array(self.restores.len() * 4);
+        out.array((self.restores.len() + self.counted.len()) * 4);
         for left in &self.restores {
             out.whole(number(left.dimension));
             out.period(left.period);
             out.whole(signed(left.ago / 1_000));
             out.whole(signed(left.amount));
+        }
+        for counted in &self.counted {
+            out.whole(number(counted.dimension));
+            out.period(counted.period);
+            out.whole(-1); // no time: now, and less what is known of
+            out.whole(signed(counted.used));
         }
         out.array(self.learned.len() * 5);
         for learned in &self.learned {
@@ -179,16 +265,21 @@ impl Message {
         }
         out.whole(self.leaving.into());
         out.whole(self.clock.unwrap_or(-1));
+        out.whole(self.edition);
+        out.whole(self.away);
         out.0
     }
 
     fn encode_limits(&self, out: &mut Pack) {
-        let Limits { rates, concurrency, jitter } = &self.limits;
+        let Limits { rates, concurrency, jitter, owned, found, told } = &self.limits;
         if !self.register && !self.fresh_limits {
             return out.array(0);
         }
-        out.array(1 + rates.len() * 5);
+        out.array(4 + rates.len() * 5);
         out.whole(signed(*concurrency));
+        for places in [owned, found, told] {
+            out.whole(places.0.into());
+        }
         for (dimension, rate) in rates {
             out.whole(number(*dimension));
             out.whole(signed(rate.amount()));
@@ -259,6 +350,10 @@ pub struct Done {
     pub spent: Option<Spent>,
     /// What becomes of those who asked, in their order.
     pub decisions: Vec<Decision>,
+    /// Which limits hold.
+    pub edition: i64,
+    /// Those, if they are not the ones that the process knows: without `jitter` and `found`, which are each one's own.
+    pub limits: Option<Limits>,
 }
 
 impl Answer {
@@ -270,9 +365,14 @@ impl Answer {
         if values.len() >= 3 && values[0] == 1 {
             return Ok(Self::Unknown);
         }
-        let &[0, now, born, created, members, cooling, spent, resets_at, dimension, ref rest @ ..] = values else {
+        let &[0, now, born, created, members, cooling, spent, resets_at, dimension, edition, told, ref rest @ ..] =
+            values
+        else {
             return Err(Malformed);
         };
+        let told = usize::try_from(told).map_err(|_| Malformed)?;
+        let (limits, rest) = rest.split_at_checked(told).ok_or(Malformed)?;
+        let limits = if told == 0 { None } else { Some(decode_limits(limits).ok_or(Malformed)?) };
         let mut decisions = Vec::with_capacity(asked);
         for run in rest.chunks(3) {
             let &[alike, kind, value] = run else { return Err(Malformed) };
@@ -295,8 +395,21 @@ impl Answer {
             dimension: dimension_of(dimension),
         });
         let (created, members, cooling) = (created == 1, unsigned(members), cooling.max(0));
-        Ok(Self::Done(Done { now, born, created, members, cooling, spent, decisions }))
+        Ok(Self::Done(Done { now, born, created, members, cooling, spent, decisions, edition, limits }))
     }
+}
+
+fn decode_limits(values: &[i64]) -> Option<Limits> {
+    let &[concurrency, owned, told, ref rest @ ..] = values else { return None };
+    let mut rates = Vec::new();
+    for rate in rest.chunks(6) {
+        let &[dimension, amount, micros, nanos, burst, span] = rate else { return None };
+        let period = unsigned(micros).checked_mul(1_000)?.checked_add(unsigned(nanos))?;
+        let rate = Rate::new(unsigned(amount), period).ok()?.with_burst(unsigned(burst)).ok()?;
+        rates.push((dimension_of(dimension)?, rate.with_window(span > 0)));
+    }
+    let [owned, told] = [owned, told].map(|places| Places(u8::try_from(places & 31).unwrap_or_default()));
+    Some(Limits { rates, concurrency: unsigned(concurrency), owned, told, ..Limits::default() })
 }
 
 /// What came is no answer of the script.
@@ -408,13 +521,24 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_told_and_never_believed() {
         assert_eq!(Answer::decode(&[1, 5, 0], 3), Ok(Answer::Unknown));
-        for bad in [&[][..], &[0, 1], &[0, 1, 1, 0, 1, 0, 0, 0, 0, 7, 0, 0], &[0, 1, 1, 0, 1, 0, 0, 0, 0, 1, 0]] {
-            assert_eq!(Answer::decode(bad, 3), Err(Malformed), "{bad:?}");
+        let begun = |rest: &[i64]| [&[0, 100, 7, 1, 2, 0, 0, 0, 0, 9], rest].concat();
+        for bad in [vec![], vec![0, 1], begun(&[0, 7, 0, 0]), begun(&[0, 1, 0]), begun(&[9, 1]), begun(&[-1])] {
+            assert_eq!(Answer::decode(&bad, 3), Err(Malformed), "{bad:?}");
         }
-        let Ok(Answer::Done(done)) = Answer::decode(&[0, 100, 7, 1, 2, 0, 0, 0, 0, 1, 0, 0, 1, 1, 50], 3) else {
-            panic!("it is one")
-        };
+        // A rate without an amount, one of a dimension that there is not, and one that is cut off.
+        for bad in [[9, 0, 31, 0, 1, 0, 1_000_000, 0, 1, 0], [9, 0, 31, 0, 7, 5, 1_000_000, 0, 1, 0]] {
+            assert_eq!(Answer::decode(&begun(&bad), 3), Err(Malformed), "{bad:?}");
+        }
+        assert_eq!(Answer::decode(&begun(&[5, 0, 31, 0, 1, 5]), 3), Err(Malformed));
+        let Ok(Answer::Done(done)) = Answer::decode(&begun(&[0, 1, 0, 0, 1, 1, 50]), 3) else { panic!("it is one") };
         assert_eq!(done.decisions, [Decision::At(100), Decision::NotBefore(150), Decision::Behind]);
         assert_eq!((done.now, done.born, done.created, done.members), (100, 7, true, 2));
+        assert_eq!((done.edition, done.limits), (9, None));
+        let said = begun(&[9, 4, 31, 2, 1, 60, 60_000_000, 7, 6, 1, 1, 0, 0]);
+        let Ok(Answer::Done(done)) = Answer::decode(&said, 1) else { panic!("it is one") };
+        let rate = Rate::new(60, 60_000_000_007).unwrap().with_burst(6).unwrap();
+        let told = Places::of(Dimension::Tokens);
+        let limits = Limits { told, ..Limits::given(vec![(Dimension::Requests, rate)], 4, None) };
+        assert_eq!((done.decisions, done.limits), (vec![Decision::At(100)], Some(limits)));
     }
 }
