@@ -1,11 +1,16 @@
-"""Real servers of Redis on free ports, for one test each, and a proxy that makes the way to them long or broken."""
+"""Real servers of Redis on free ports, for one test each, and a proxy that makes the way to them long or broken.
+
+`PENSTOCK_REDIS_SERVER` names another program than `redis-server`: another version, or Valkey's.
+"""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 
 import atexit
+import binascii
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +19,10 @@ import subprocess
 import tempfile
 import threading
 import time
+
+from waiting import until
+
+from penstock import Limiter
 
 _numbers = itertools.count()
 
@@ -29,12 +38,46 @@ def free_port():
         return listener.getsockname()[1]
 
 
-class Server:
-    """One server. What it knows is lost when it is killed, unless it is told to keep it."""
+PROGRAM = os.environ.get("PENSTOCK_REDIS_SERVER", "redis-server")
 
-    def __init__(self, *options, keep=False):
+
+def limiter_at(url, name=None, **limits):
+    return Limiter(name=name or fresh_name(), store=url, **limits)
+
+
+def is_back(caplog, limiter):
+    """Whether it is back in its store; a call looks."""
+    limiter.acquire(timeout=10).release()
+    return any("is back in its store" in line for line in messages(caplog, limiter))
+
+
+def messages(caplog, *limiters, level=logging.WARNING):
+    """What was logged of limiters."""
+    records = [record for record in caplog.records if record.name == "penstock" and record.levelno >= level]
+    lines = [record.getMessage() for record in records]
+    return [line for line in lines if any(repr(limiter.name) in line for limiter in limiters)]
+
+
+class Server:
+    """One server. What it knows is lost when it is killed, unless it is told to keep it.
+
+    With `tls`, it listens for that too, on a port of its own.
+    """
+
+    def __init__(self, *options, keep=False, tls=None):
         self.directory = tempfile.mkdtemp(prefix="penstock-redis-")
         self.options, self.keep, self.process = options, keep, None
+        if tls is not None:
+            self.tls_port = free_port()
+            files = [
+                "--tls-cert-file",
+                tls.server,
+                "--tls-key-file",
+                tls.key_of(tls.server),
+                "--tls-ca-cert-file",
+                tls.ca,
+            ]
+            self.options += ("--tls-port", str(self.tls_port), "--tls-auth-clients", "optional", *map(str, files))
         for _ in range(10):
             self.port = free_port()
             if self._start():
@@ -48,7 +91,7 @@ class Server:
     def _start(self):
         saving = ["--appendonly", "yes", "--appendfsync", "always"] if self.keep else ["--appendonly", "no"]
         command = [
-            "redis-server",
+            PROGRAM,
             "--port",
             str(self.port),
             "--bind",
@@ -119,16 +162,20 @@ def encode(*words):
     return b"".join([b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)])
 
 
+#: A cluster goes on with the slots that it has while one master is away, and a replica is told at once what there is.
+CLUSTERED = ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
+
+
+def slot_of(name):
+    """The slot of a limiter's key."""
+    return binascii.crc_hqx(name.encode(), 0) % 16_384
+
+
 class Cluster:
     """Three masters that share the slots."""
 
     def __init__(self):
-        self.nodes = [
-            Server(
-                "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"
-            )
-            for _ in range(3)
-        ]
+        self.nodes = [self._node() for _ in range(3)]
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         subprocess.run(
             ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
@@ -141,9 +188,41 @@ class Cluster:
             assert time.monotonic() < deadline, "the cluster never came up"
             time.sleep(0.05)
 
+    @staticmethod
+    def _node():
+        return Server("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", *CLUSTERED)
+
     @property
     def url(self):
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def masters(self):
+        """The nodes that have slots."""
+        return [node for node in self.nodes if b"role:master" in node.command("INFO", "replication")]
+
+    def owner(self, name):
+        """The master that has a limiter's key, another one, and the key's slot."""
+        slot = slot_of(name)
+        masters = self.masters()
+        for node in masters:
+            if b"MOVED" not in node.command("HLEN", f"penstock:{{{name}}}"):
+                return node, next(other for other in masters if other is not node), slot
+        raise AssertionError(f"nobody has {name}")
+
+    def replicate(self, master):
+        """A new node that follows `master`, and is up to date with it."""
+        replica = self._node()
+        self.nodes.append(replica)
+        replica.command("CLUSTER", "MEET", "127.0.0.1", master.port)
+        identity = self.identity(master)
+        until(lambda: identity.encode() in replica.command("CLUSTER", "NODES"))
+        until(lambda: b"OK" in replica.command("CLUSTER", "REPLICATE", identity))
+        until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
+        return replica
+
+    @staticmethod
+    def identity(node):
+        return node.command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
 
     def __enter__(self):
         return self

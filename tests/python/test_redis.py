@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from redis_servers import Cluster, Proxy, Server, fresh_name
+from redis_servers import Proxy, Server, fresh_name, is_back, limiter_at, messages
 from waiting import run as run_program
 from waiting import until
 
@@ -40,23 +41,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.once]
 def server():
     with Server() as server:
         yield server
-
-
-def limiter_at(url, name=None, **limits):
-    return Limiter(name=name or fresh_name(), store=url, **limits)
-
-
-def is_back(caplog, limiter):
-    """Whether it is back in its store; a call looks."""
-    limiter.acquire(timeout=10).release()
-    return any("is back in its store" in line for line in messages(caplog, limiter))
-
-
-def messages(caplog, *limiters, level=logging.WARNING):
-    """What was logged of limiters."""
-    records = [record for record in caplog.records if record.name == "penstock" and record.levelno >= level]
-    lines = [record.getMessage() for record in records]
-    return [line for line in lines if any(repr(limiter.name) in line for limiter in limiters)]
 
 
 # What a limiter does. -------------------------------------------------------------------------------------------------
@@ -266,14 +250,6 @@ def test_what_answers_tell_one_process_holds_for_another(server):
     assert 10 < wait(requests=0) <= 101  # whoever heard of it is gone
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere", "redis+cluster://127.0.0.1:1"])
-def test_a_providers_limits_are_given_and_not_found_out(url):
-    for make in (providers.openai, providers.gemini, providers.bedrock):
-        with pytest.raises(ValueError, match=r"requests: a limit that is not given .* not over Redis; give requests"):
-            make(name=fresh_name(), store=url, tpm=5_000)
-    assert providers.vllm(name=fresh_name(), store=url).stats().concurrency == 256
-
-
 def test_a_provider_with_numbers(server):
     name = fresh_name()
     one, two = (providers.openai(rpm=600, tpm=6_000, name=name, store=server.url) for _ in range(2))
@@ -385,6 +361,7 @@ def test_eight_processes_use_just_what_there_is(server):
     begin, end = max(log[0] for log in logs) + 0.5, until_when - 0.5
     assert end - begin > 4
     count = sum(begin <= at < end for at in left)
+    print(f"{amount} a second by eight: {count / ((end - begin) * amount):.5f} of what was due in {end - begin:.1f} s")
     edge = amount / 50
     due = (end - begin) * amount
     assert due * 0.995 - edge <= count <= due * 1.005 + edge, (count, due)
@@ -393,7 +370,7 @@ def test_eight_processes_use_just_what_there_is(server):
 
 
 HOLD = """
-import sys, time
+import ctypes, sys, time
 from penstock import Limiter
 limiter = Limiter(name=sys.argv[2], store=sys.argv[1], concurrency=int(sys.argv[3]))
 permits = [limiter.acquire(timeout=20) for _ in range(int(sys.argv[4]))]
@@ -404,8 +381,9 @@ for line in sys.stdin:
             permit.release()
         limiter.try_acquire(requests=0)
         print("released", flush=True)
-    elif line.strip() == "stats":
-        print(limiter.stats().in_flight, flush=True)
+    elif line.strip() == "block":
+        print("blocks", flush=True)
+        ctypes.PyDLL(None).sleep(12)  # with the interpreter's lock: no Python runs meanwhile
 """
 
 
@@ -424,10 +402,17 @@ def holder(server, name, concurrency, holds):
 @pytest.mark.timeout(120)
 def test_what_a_killed_or_stopped_process_held_comes_back_and_is_never_held_twice(server):
     name = fresh_name()
-    with holder(server, name, 10, 3) as killed, holder(server, name, 10, 4) as stopped:
-        limiter = limiter_at(server.url, name, concurrency=10)
+    with (
+        holder(server, name, 12, 3) as killed,
+        holder(server, name, 12, 4) as stopped,
+        holder(server, name, 12, 2) as blocked,
+    ):
+        limiter = limiter_at(server.url, name, concurrency=12)
         kept = [limiter.acquire(timeout=20) for _ in range(3)]
         assert limiter.try_acquire() is None
+        # One is busy in a library that never lets go of the interpreter: it is alive, and keeps what it holds.
+        print("block", file=blocked.stdin, flush=True)
+        assert blocked.stdout.readline().strip() == "blocks"
         killed.kill()
         stopped.send_signal(signal.SIGSTOP)
         began = time.monotonic()
@@ -443,6 +428,10 @@ def test_what_a_killed_or_stopped_process_held_comes_back_and_is_never_held_twic
         for permit in [*kept, *permits]:
             permit.release()
         again = [limiter.acquire(timeout=20) for _ in range(10)]
+        assert limiter.try_acquire() is None  # two are the blocked one's, more than ten seconds later
+        print("release", file=blocked.stdin, flush=True)
+        assert blocked.stdout.readline().strip() == "released"
+        again += [limiter.acquire(timeout=20) for _ in range(2)]
         assert limiter.try_acquire() is None
         del again
 
@@ -539,13 +528,126 @@ def test_share_goes_on_alone_and_comes_back(caplog):
             f"limiter {name!r}"
         )
         server.start()
+        # Nobody is silenced for what left meanwhile, at the speed that was right: it has flowed in by now.
         began = time.monotonic()
+        for _ in range(200):
+            one.acquire(timeout=10).release()
+        assert time.monotonic() - began < 3
         until(lambda: is_back(caplog, one))
-        assert time.monotonic() - began < 4  # two seconds are promised, on a machine that is not busy otherwise
         held = [one.acquire(timeout=10) for _ in range(8)]
         until(lambda: two.try_acquire() is None)
         del held
         assert len(messages(caplog, one, two)) <= 4
+
+
+def test_a_limiter_is_back_within_two_seconds_of_its_stores_return(caplog):
+    """Each attempt is bounded, and so is each pause between them (proven in member.rs): here they are real."""
+    with Server() as server:
+        limiter = limiter_at(server.url, requests=per_second(1_000))
+        limiter.acquire(timeout=10).release()
+        took = []
+        for pause in (0.4, 0.9, 1.6):
+            caplog.clear()
+            server.kill()
+            until(lambda: limiter.acquire(timeout=10) and messages(caplog, limiter))
+            time.sleep(pause)
+            server.start()
+            began = time.monotonic()
+            until(lambda: is_back(caplog, limiter))
+            took.append(time.monotonic() - began)
+        print("back after", *(f"{seconds:.2f} s" for seconds in took))
+        assert sorted(took)[1] < 2, took  # one of three may be the machine's fault
+        assert max(took) < 5, took
+
+
+def test_a_socket_and_a_user_who_may_do_only_what_is_needed(tmp_path, caplog):
+    path = tmp_path / "redis.sock"
+    with Server("--unixsocket", str(path)) as server:
+        rights = ["~penstock:*", "&penstock:*", "+@scripting", "+@read", "+@write", "+publish", "+subscribe"]
+        rights += ["+time", "+select"]
+        assert b"OK" in server.command("ACL", "SETUSER", "gate", "on", ">s3cret", "resetkeys", "-@all", *rights)
+        server.command("CONFIG", "SET", "requirepass", "other")
+        name, limits = (
+            fresh_name(),
+            {"requests": per_minute(10, burst=10), "concurrency": 2, "on_store_failure": "closed"},
+        )
+        one = limiter_at(f"unix://{path}?db=3&user=gate&pass=s3cret", name, **limits)
+        two = limiter_at(f"redis://gate:s3cret@127.0.0.1:{server.port}/3", name, **limits)
+        elsewhere = limiter_at(f"redis://gate:s3cret@127.0.0.1:{server.port}/4", name, **limits)
+        held = one.acquire(requests=6, timeout=10)
+        assert two.try_acquire(requests=5) is None
+        elsewhere.acquire(requests=10, timeout=10).release()
+        # Who waits for a slot is told on its channel.
+        other, late = two.acquire(timeout=10), []
+        thread = threading.Thread(target=lambda: late.append(two.acquire(timeout=20)))
+        thread.start()
+        until(lambda: two.stats().waiting == 1)
+        held.release()
+        thread.join(20)
+        assert late
+        del other
+        for user, database, words in (
+            ("gate:wrong", 0, "WRONGPASS"),
+            ("nobody:s3cret", 0, "WRONGPASS"),
+            ("gate:s3cret", 99, "out of range"),
+            ("default:other", 0, None),
+        ):
+            limiter = limiter_at(
+                f"redis://{user}@127.0.0.1:{server.port}/{database}", **{**limits, "on_store_failure": "share"}
+            )
+            with pytest.raises(StoreUnavailable, match=words) if words else contextlib.nullcontext():
+                limiter.acquire(timeout=10).release()
+        assert "s3cret" not in caplog.text and ":***@" in caplog.text
+
+
+def test_a_refusal_says_when_to_come_back(server):
+    """Another limiter has used what there was: only the store knows of it."""
+    name, limits = fresh_name(), {"requests": Rate(10, 20, burst=10), "network_jitter": 0}
+    one, two = (limiter_at(server.url, name, **limits) for _ in range(2))
+    began = time.monotonic()
+    two.acquire(requests=9, timeout=10).release()
+    one.acquire(timeout=10).release()  # so that this one knows of its own use alone
+    used_by = time.monotonic()
+
+    def told(limiter, **asked):
+        with pytest.raises(AcquireTimeout) as late:
+            limiter.acquire(**asked)
+        return late.value.retry_after
+
+    def least():
+        """How long it takes at the least until all of it has left the window."""
+        return 20 - (time.monotonic() - began) - 0.1
+
+    most = 20 + (used_by - began) + 0.1
+    for timeout in (0, 0.5, 3):
+        before = least()
+        assert before - 0.1 <= told(one, requests=5, timeout=timeout) <= most, timeout
+    # Behind one that waits, as well: whether it is asked for or not.
+    waiting = threading.Thread(target=lambda: one.acquire(requests=10, timeout=60))
+    waiting.start()
+    until(lambda: one.stats().waiting == 1)
+    time.sleep(0.2)
+    for timeout in (0, 0.5, 3):
+        before = least()
+        assert before + 19 <= told(one, timeout=timeout) <= most + 21, (
+            timeout
+        )  # it takes all of the next twenty seconds
+    two.update(requests=per_minute(60_000, burst=1_000))
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+def test_a_cluster_is_found_though_a_node_of_the_url_is_silent(server):
+    with Server("--cluster-enabled", "yes") as node, contextlib.closing(silent()) as dead:
+        assert b"OK" in node.command("CLUSTER", "ADDSLOTS", *map(str, range(16_384)))
+        until(lambda: b"cluster_state:ok" in node.command("CLUSTER", "INFO"))
+        url = f"redis+cluster://127.0.0.1:{dead.getsockname()[1]},127.0.0.1:{node.port}"
+        limiter_at(url, requests=5, on_store_failure="closed").acquire(timeout=10).release()
+
+
+def silent():
+    """A port at which connections are taken, and nothing is said."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def test_closed_refuses_and_open_lets_through(caplog):
@@ -616,10 +718,11 @@ def test_what_only_a_change_of_the_configuration_can_mend_is_an_error(caplog):
         for _ in range(3):
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
                 limiter.acquire(timeout=10)
-        server.command("SET", f"penstock:{{{name}}}", "something of theirs")
+        server.command("DEL", f"penstock:{{{name}}}")
+        server.command("HSET", f"penstock:{{{name}}}", "theirs", "something")
         with pytest.raises(StoreUnavailable, match="holds something else"):
             limiter_at(server.url, name, requests=5).acquire(timeout=10)
-        assert b"something of theirs" in server.command("GET", f"penstock:{{{name}}}")
+        assert b"something" in server.command("HGET", f"penstock:{{{name}}}", "theirs")
 
 
 def test_scripts_that_are_forgotten_and_states_that_are_flushed(caplog):
@@ -759,38 +862,10 @@ def test_a_server_killed_again_and_again_under_load():
             first += 1
         most = max(most, last - first + 1)
     allowed = amount * span / 60
+    print(
+        f"killed {kills} times in {seconds} s: {len(left)} left ({len(left) * 60 / amount / seconds:.3f} of the rate),"
+        f" at most {most / allowed:.4f} of the amount in a window,"
+        f" the longest wait {max(slow for _, slow in outcomes):.2f} s"
+    )
     assert most <= allowed * 1.02 + amount / 600, (most, allowed)
     assert len(left) >= amount / 60 * (seconds - 3) * 0.6, len(left)
-
-
-# Clusters. ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.timeout(180)
-def test_a_cluster_whose_slots_move():
-    with Cluster() as cluster:
-        names = [fresh_name() for _ in range(6)]
-        limiters = [limiter_at(cluster.url, name, requests=per_minute(60, burst=60), concurrency=2) for name in names]
-        for limiter in limiters:
-            limiter.acquire(requests=50, timeout=20).release()
-        others = [limiter_at(cluster.url, name, requests=per_minute(60, burst=60), concurrency=2) for name in names]
-        for other in others:
-            assert other.try_acquire(requests=20) is None
-            assert other.acquire(requests=5, timeout=20) is not None
-        # Every slot of one node goes to another, while calls come: MOVED and ASK.
-        first, second = cluster.nodes[0], cluster.nodes[1]
-        identities = [node.command("CLUSTER", "MYID").split(b"\r\n")[1].decode() for node in (first, second)]
-        moving = subprocess.Popen(
-            ["redis-cli", "--cluster", "reshard", f"127.0.0.1:{first.port}", "--cluster-from", identities[0]]
-            + ["--cluster-to", identities[1], "--cluster-slots", "5461", "--cluster-yes"],
-            stdout=subprocess.DEVNULL,
-        )
-        count = 0
-        while moving.poll() is None:
-            limiter = limiters[count % len(limiters)]
-            limiter.acquire(requests=0, timeout=20).release()
-            count += 1
-        assert moving.returncode == 0
-        assert count > 10
-        for limiter in limiters:
-            assert limiter.try_acquire(requests=40) is None  # what was charged was not lost
