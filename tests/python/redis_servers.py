@@ -66,9 +66,8 @@ class Server:
 
     def __init__(self, *options, keep=False, tls=None):
         self.directory = tempfile.mkdtemp(prefix="penstock-redis-")
-        self.options, self.keep, self.process = options, keep, None
+        self.options, self.keep, self.process, self.tls_port = options, keep, None, None
         if tls is not None:
-            self.tls_port = free_port()
             files = [
                 "--tls-cert-file",
                 tls.server,
@@ -77,9 +76,9 @@ class Server:
                 "--tls-ca-cert-file",
                 tls.ca,
             ]
-            self.options += ("--tls-port", str(self.tls_port), "--tls-auth-clients", "optional", *map(str, files))
+            self.options += ("--tls-auth-clients", "optional", *map(str, files))
         for _ in range(10):
-            self.port = free_port()
+            self.port, self.tls_port = free_port(), tls and free_port()
             if self._start():
                 return
         raise RuntimeError("no redis-server could be started; .ci/run installs it")
@@ -101,8 +100,9 @@ class Server:
             "--save",
             "",
         ]
+        secure = ["--tls-port", str(self.tls_port)] if self.tls_port else []
         self.process = subprocess.Popen(
-            [*command, *saving, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, *saving, *secure, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
