@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.util
 import os
 from typing import TYPE_CHECKING
@@ -21,3 +23,11 @@ collect_ignore = [] if _here else _SDKS
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Test what processes share first, while this one's clock is the host's: virtual time leaves it ahead for good."""
     items.sort(key=lambda item: item.path.name != "test_shared_memory.py")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the hundreds of collections of garbage in tests need not look through it."""
+    if importlib.util.find_spec("hypothesis") is not None:
+        importlib.import_module("hypothesis")  # it asks who refers to trio's random numbers: nobody that is frozen
+    gc.collect()
+    gc.freeze()

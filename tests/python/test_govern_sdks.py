@@ -102,6 +102,7 @@ def _frozen() -> Iterator[None]:
     yield
     gc.unfreeze()
     gc.collect()  # what SDKs left over, while nobody minds
+    gc.freeze()  # as conftest.py does
 
 
 @pytest.fixture(autouse=True)
