@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use crate::clock::{Nanos, SECOND};
 use crate::cost::{Cost, Dimension};
-use crate::ledger::{Ledger, Oversize};
+use crate::ledger::{Counted, Ledger, Oversize};
+use crate::limits::Limits;
 use crate::provider::profile::{Enforcement, Reservation};
 use crate::provider::{Kind, Provider, Reading};
 use crate::rate::Rate;
-use crate::store::redis::wire::{Counted, Limits};
 
 const MINUTE: Nanos = 60 * SECOND;
 const HOUR: Nanos = 60 * MINUTE;

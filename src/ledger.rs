@@ -47,6 +47,17 @@ pub struct Left {
     pub amount: u64,
 }
 
+/// What the provider counts in the present period of one rate, whoever used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The rate, by its dimension.
+    pub dimension: Dimension,
+    /// The rate, by its period.
+    pub period: Nanos,
+    /// How much.
+    pub used: u64,
+}
+
 /// What the provider's answers say of one rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {

@@ -102,6 +102,7 @@ pub mod gate;
 pub mod keys;
 pub mod learner;
 pub mod ledger;
+pub mod limits;
 pub mod pace;
 pub mod provider;
 #[cfg(feature = "python")]

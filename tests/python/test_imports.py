@@ -16,7 +16,7 @@ gate
 store
 discovery keys
 queue ledger
-bucket window
+bucket window limits
 pace
 learner
 provider retry

@@ -5,84 +5,12 @@
 
 use crate::clock::Nanos;
 use crate::cost::{Cost, Dimension};
-pub use crate::ledger::{Learned, Left};
+pub use crate::ledger::{Counted, Learned, Left};
+pub use crate::limits::{Limits, Places};
 use crate::rate::Rate;
 
 /// Microseconds.
 pub type Micros = i64;
-
-/// The limits of a limiter, as the script keeps them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// The rates that all calls share.
-    pub rates: Vec<(Dimension, Rate)>,
-    /// How many calls may be under way at once; 0 for no bound.
-    pub concurrency: u64,
-    /// The spread of the network's delay; per rate [`Rate::default_jitter`] if not given.
-    pub jitter: Option<Nanos>,
-    /// What of it was given, and replaces what the others have.
-    pub owned: Places,
-    /// What of it was found out, and replaces only what it was found out of.
-    pub found: Places,
-    /// What of it the provider has named.
-    pub told: Places,
-}
-
-impl Limits {
-    /// Limits that were given, all of them.
-    pub fn given(rates: Vec<(Dimension, Rate)>, concurrency: u64, jitter: Option<Nanos>) -> Self {
-        Self { rates, concurrency, jitter, owned: Places::ALL, ..Self::default() }
-    }
-
-    /// The rates of one dimension.
-    pub fn of(&self, dimension: Dimension) -> Vec<Rate> {
-        self.rates.iter().filter(|(of, _)| *of == dimension).map(|&(_, rate)| rate).collect()
-    }
-}
-
-/// Some of a limiter's dimensions, or its concurrency.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Places(u8);
-
-impl Places {
-    /// The concurrency.
-    pub const CONCURRENCY: Self = Self(16);
-    /// Every dimension, and the concurrency.
-    pub const ALL: Self = Self(31);
-
-    /// One dimension.
-    pub fn of(dimension: Dimension) -> Self {
-        Self(1 << dimension as u8)
-    }
-
-    /// These and those.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// These, but not those.
-    #[must_use]
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// Whether a dimension is among them.
-    pub fn has(self, dimension: Dimension) -> bool {
-        self.0 & Self::of(dimension).0 != 0
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl FromIterator<Dimension> for Places {
-    fn from_iter<I: IntoIterator<Item = Dimension>>(dimensions: I) -> Self {
-        dimensions.into_iter().fold(Self::default(), |places, dimension| places.and(Self::of(dimension)))
-    }
-}
 
 /// A call that asks to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,17 +54,6 @@ pub struct Cooldown {
     pub lasts: Nanos,
     /// How much the refused call asked for.
     pub requested: u64,
-}
-
-/// What the provider counts in the present period of one rate, whoever used it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How much.
-    pub used: u64,
 }
 
 /// A quota that is spent, by the provider's word.
@@ -278,7 +195,7 @@ impl Message {
         out.array(4 + rates.len() * 5);
         out.whole(signed(*concurrency));
         for places in [owned, found, told] {
-            out.whole(places.0.into());
+            out.whole(places.bits().into());
         }
         for (dimension, rate) in rates {
             out.whole(number(*dimension));
@@ -408,7 +325,7 @@ fn decode_limits(values: &[i64]) -> Option<Limits> {
         let rate = Rate::new(unsigned(amount), period).ok()?.with_burst(unsigned(burst)).ok()?;
         rates.push((dimension_of(dimension)?, rate.with_window(span > 0)));
     }
-    let [owned, told] = [owned, told].map(|places| Places(u8::try_from(places & 31).unwrap_or_default()));
+    let [owned, told] = [owned, told].map(|places| Places::from_bits(u8::try_from(places & 31).unwrap_or_default()));
     Some(Limits { rates, concurrency: unsigned(concurrency), owned, told, ..Limits::default() })
 }
 
