@@ -266,6 +266,8 @@ def test_streams_that_are_forgotten_let_others_go(sdk: Sdk, monkeypatch: pytest.
     Nothing is made while all wait, so that it would never come: a call that waits sends for it.
     """
     monkeypatch.setattr(forgotten, "_EVERY", 0.05)
+    monkeypatch.setattr(forgotten, "_in_vain", 0)
+    monkeypatch.setattr(forgotten, "_resting", 0.0)
     gate = Limiter(requests=10**8, tokens=10**10, concurrency=1)
 
     async def play(client: Any, say: Any) -> None:

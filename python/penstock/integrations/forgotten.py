@@ -3,13 +3,15 @@
 Python's collector finds such cycles when enough other objects were made meanwhile. Where all calls wait for the slots
 of such streams nothing is made, and they would wait for ever. So while governed calls wait, and a stream is open from
 which nobody has read for a second, the collector is called: three times for that stream, a second apart, since what one
-run closes lets go of what the next one finds; and no more until somebody reads from it again.
+run closes lets go of what the next one finds; and no more until somebody reads from it again. But readers may be
+slow and heaps large: each time that the collector was called in vain it is left alone for twice as long as before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 import time
 import weakref
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _EVERY = 1.0
 #: At which looks a stream that nobody reads from is taken to be forgotten.
 _LOOKS = range(2, 5)
+#: How many times it may be called in vain before its rests, of so many doublings of the time it took, grow no more.
+_MOST_IN_VAIN = 6
 
 
 class Stream:
@@ -46,13 +50,20 @@ class Stream:
 
     def unwatch(self) -> None:
         """It is over, or was closed, or dropped."""
+        global _in_vain  # noqa: PLW0603
         _open.pop(id(self), None)
+        if self.looks >= _LOOKS.start:
+            _in_vain = 0
 
 
 _lock = threading.Lock()
 _open: dict[int, weakref.ref[Stream]] = {}
 _waiting = 0
 _looking: threading.Thread | None = None
+#: Before when the collector is not called again, by `time.monotonic`.
+_resting = 0.0
+#: How often it was called since a stream ended that nobody had read from.
+_in_vain = 0
 
 
 class Waiting:
@@ -78,17 +89,29 @@ waiting = Waiting()
 
 
 def _begin() -> None:
-    """Look from now on, if there may be something to find. A forked child has no thread of its parent's."""
+    """Look from now on, if there may be something to find."""
     global _looking  # noqa: PLW0603
-    if _waiting > 0 and _open and (_looking is None or not _looking.is_alive()):
-        _looking = threading.Thread(target=_look, name="penstock-streams", daemon=True)
-        _looking.start()
+    if _waiting > 0 and _open and _looking is None:
+        looking = threading.Thread(target=_look, name="penstock-streams", daemon=True)
+        with contextlib.suppress(RuntimeError):  # Python is ending, and starts no more threads
+            looking.start()
+            _looking = looking
+
+
+def _in_child() -> None:
+    """A fork leaves a child no thread to look, and the lock as another thread may have held it."""
+    global _lock, _looking
+    _lock, _looking = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _look() -> None:
     global _looking  # noqa: PLW0603
     while True:
-        time.sleep(_EVERY)
+        time.sleep(max(_EVERY, _resting - time.monotonic()))
         with _lock:
             if _waiting <= 0 or not _open:
                 _looking = None
@@ -116,8 +139,17 @@ def _collect(event_loops: set[AbstractEventLoop | None]) -> None:
     for event_loop in event_loops:
         if event_loop is not None and event_loop.is_running():
             with contextlib.suppress(RuntimeError):  # it was closed just now
-                event_loop.call_soon_threadsafe(gc.collect)
+                event_loop.call_soon_threadsafe(_run_collector)
                 continue
         here = True
     if here:
-        gc.collect()
+        _run_collector()
+
+
+def _run_collector() -> None:
+    global _resting, _in_vain  # noqa: PLW0603
+    began = time.monotonic()
+    _in_vain = min(_in_vain + 1, _MOST_IN_VAIN)
+    gc.collect()
+    ended = time.monotonic()
+    _resting = ended + (ended - began) * 2**_in_vain
