@@ -8,10 +8,12 @@
 //! Imports run one way, downwards:
 //!
 //! - [`gate`] decides who may leave when. It is what a caller drives.
+//! - [`store`] keeps what its calls share: in memory, in memory of all processes of a host, or in Redis.
 //! - [`ledger`] keeps all rates of a limiter and charges a [`cost`] in every dimension at once, or in none.
 //!   [`queue`] keeps who waits, in what order, and [`keys`] what each key may use on its own.
 //! - [`bucket`] and [`window`] are the two sides of one [`rate`]: the first paces, the second never lets more than the
-//!   amount leave in any period. [`stats`] counts.
+//!   amount leave in any period. [`pace`] slows both down while the provider is overloaded or others use its quota.
+//!   [`stats`] counts.
 //! - [`discovery`] finds limits out that nobody configured.
 //! - [`provider`] reads what providers say (headers, bodies, what a call costs); [`learner`] corrects what was estimated by
 //!   what they report, and [`retry`] decides whether a call that failed is made again, and after how long. [`estimate`]
