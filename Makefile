@@ -34,8 +34,13 @@ check: .venv/.wheel ## The inner loop: formatting, lints, the core's tests, the 
 	cargo fmt --check
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+	@$(MAKE) --no-print-directory -j 2 check-rust check-python
+
+.PHONY: check-rust check-python
+check-rust:
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 	PENSTOCK_FUZZ_ITERATIONS=20000 $(CARGO) test --quiet
+check-python:
 	$(BIN)/python -m pytest -m "not slow"
 
 .PHONY: lint

@@ -137,6 +137,7 @@ def row(printed: str, name: str) -> list[str]:
     return line[len(name) :].split()
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", *SMALL, "--pattern", "gather", "--pattern", "penstock"]) == 0
     captured = capsys.readouterr()

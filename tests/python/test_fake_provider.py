@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.testing.provider import FakeProvider, request_cost
+from penstock.testing.provider.__main__ import main as command
 from penstock.testing.provider.__main__ import parser as command_line
 from penstock.testing.provider.__main__ import provider as from_options
 from penstock.testing.provider.dialect import Incoming, Problem
@@ -105,6 +106,7 @@ def test_chat_sync() -> None:
     assert arrival.finished >= arrival.time
 
 
+@pytest.mark.slow
 def test_chat_async_and_concurrency() -> None:
     async def run() -> FakeProvider:
         # Nobody is answered before all are there, unless the machine takes 2 s to send twenty requests.
@@ -701,11 +703,11 @@ def test_the_command_makes_what_its_options_say() -> None:
         (["--requests-per-day", "0"], "error: daily requests must be finite and at least 1, not 0"),
     ],
 )
-def test_the_command_refuses_nonsense(arguments: Any, message: Any) -> None:
-    command = [sys.executable, "-m", "penstock.testing.provider", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_the_command_refuses_nonsense(arguments: Any, message: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_and_a_port_in_use() -> None:

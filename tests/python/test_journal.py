@@ -130,6 +130,7 @@ def test_without_a_journal_results_are_left_as_they_are() -> None:
     assert make().map(calls.one, [1]) == [{"item": 1, "pair": (1, None)}]
 
 
+@pytest.mark.slow
 def test_a_line_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
     journal, limiter = tmp_path / "journal", make()
     limiter.map(Calls().one, range(3), journal=journal)

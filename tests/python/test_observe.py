@@ -431,6 +431,7 @@ def test_bodies_that_cannot_be(body: Any) -> None:
 # End to end.
 
 
+@pytest.mark.slow
 def test_a_limiter_that_is_told_too_much_learns_better() -> None:
     """Twice too fast for the provider, the real SDK, and no retries but ours."""
     calls = 60

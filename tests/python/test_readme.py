@@ -24,6 +24,7 @@ def test_the_first_screen_is_what_it_is_two_commands_and_ten_lines_of_use() -> N
     assert text[: second.end()].count("\n") <= 40
 
 
+@pytest.mark.slow
 def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where the blocks write their files
 

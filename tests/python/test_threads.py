@@ -552,6 +552,7 @@ class TestExceptionsFromOutside:
         assert idle(limiter)
         assert limiter.stats().cancelled == 5
 
+    @pytest.mark.slow
     def test_a_thread_that_is_killed_at_any_time(self):
         """Before, while and after it sleeps."""
         limiter = Limiter(concurrency=2, requests=per_second(100_000), tokens=per_second(1_000_000))

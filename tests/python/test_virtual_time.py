@@ -41,6 +41,7 @@ def one_per(seconds):
 
 
 class TestLoops:
+    @pytest.mark.slow
     def test_an_hour_of_36000_waiters_is_exact(self):
         ends = []
 
