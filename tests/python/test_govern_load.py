@@ -56,8 +56,8 @@ def test_many_calls_through_a_governed_client(enforcement: Any, monkeypatch: pyt
     )
     usual, largest = (300, 8_000) if SOAK else (200, 700)
     work = calls(count, usual=usual, largest=largest, streamed=0.3, seed=0)
-    # A second's worth may leave at once where the provider's bucket holds one and a half.
-    careful = dataclasses.replace(server, network_jitter=0.3)
+    # 0.3 s of spread: 1.2 seconds' worth may leave at once where the provider's bucket holds one and a half.
+    careful = dataclasses.replace(server, network_jitter=0.1)
     requests, tokens = careful.told()
     gate = Limiter(requests=requests, tokens=tokens, concurrency=64, network_jitter=careful.jitter)
     left: dict[str, list[float]] = {}
@@ -73,10 +73,10 @@ def test_many_calls_through_a_governed_client(enforcement: Any, monkeypatch: pyt
         await warm_up(work[0])
         async with AsyncOpenAI(base_url=provider.base_url, api_key="k") as client:
             penstock.govern(client, gate)
-            began = time.monotonic()
             each = (call.send(client.with_options(api_key=f"k{place}")) for place, call in enumerate(work))
             assert all(await asyncio.gather(*each))
-            return time.monotonic() - began
+            # To begin 2,000 calls takes the SDK seconds, in one turn of the loop, before the first of them leaves.
+            return time.monotonic() - min(first for first, *_ in left.values())
 
     with server.start() as provider:
         seconds = asyncio.run(run())

@@ -231,8 +231,12 @@ class _Wire:
         error: Exception = ClientError(answer.parsed, request.model.name)
         return error
 
-    async def begin(self) -> None:
-        """Nothing: a thread holds nobody up."""
+    def crowded(self) -> bool:
+        """No: a thread holds nobody up."""
+        return False
+
+    async def turn(self) -> None:
+        """Nothing."""
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""

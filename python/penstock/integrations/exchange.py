@@ -168,7 +168,8 @@ class Exchange:
             permit.settle(tokens, sent, received)
         else:
             key, priority, timeout = inherited.key, inherited.priority or 0, inherited.timeout
-            await self.wire.begin()
+            if self.wire.crowded():
+                await self.wire.turn()
             try:
                 permit = limiter.ask(tokens, 1, sent, received, key, priority, timeout)
                 if permit.__class__ is not Permit:

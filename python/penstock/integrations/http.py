@@ -206,8 +206,12 @@ class SyncWire(Wire):
         """Close an answer that nobody is given."""
         response.stream.close()
 
-    async def begin(self) -> None:
-        """Nothing: a thread holds nobody up."""
+    def crowded(self) -> bool:
+        """No: a thread holds nobody up."""
+        return False
+
+    async def turn(self) -> None:
+        """Nothing."""
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
@@ -231,12 +235,13 @@ class AsyncWire(Wire):
 
     async def body(self, request: Any) -> bytes:
         """The body of a request, which can still be sent."""
-        body: bytes = await request.aread()
-        return body
+        body: bytes | None = getattr(request, "_content", None)
+        return await request.aread() if body is None else body
 
     async def send(self, request: Any) -> Any:
         """Send it; give the answer, whose body has not been read."""
-        return await (await self._pools.here()).handle_async_request(request)
+        transport = self._pools.known() or await self._pools.here()
+        return await transport.handle_async_request(request)
 
     async def drain(self, response: Any) -> bytes:
         """The body of an answer as it came, read to its end; the answer is closed then."""
@@ -256,12 +261,14 @@ class AsyncWire(Wire):
         """Close an answer that nobody is given."""
         await response.stream.aclose()
 
-    async def begin(self) -> None:
-        """Let tasks that were started together all come this far: what holds the loop up comes before their permits."""
+    def crowded(self) -> bool:
+        """Whether other tasks are ready, as those that were started together. uvloop does not say."""
         event_loop = running_loop()
-        # Where nobody else is ready a turn of the loop is dear, and in vain. uvloop does not say, and is quick.
-        if event_loop is not None and getattr(event_loop, "_ready", True):
-            await _turn()
+        return event_loop is not None and bool(getattr(event_loop, "_ready", True))
+
+    async def turn(self) -> None:
+        """Let them all come this far: what holds the loop up meanwhile comes before their permits."""
+        await _turn()
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""

@@ -113,14 +113,20 @@ class AsyncPools:
         # A transport is pickled with its members: where it is read it has pools of its own.
         return AsyncPools, (self._original,)
 
+    def known(self) -> Any:
+        """The transport to send with, if this loop has one."""
+        event_loop = running_loop()
+        own = None if event_loop is None else self._owners.get(event_loop)
+        return None if own is None or self._forks != _forks else own.transport
+
     async def here(self) -> Any:
         """The transport to send with."""
         event_loop = running_loop()
         if event_loop is None:
             return self.transport  # trio, whose runs do not share clients
-        own = self._owners.get(event_loop)
-        if own is not None and self._forks == _forks:
-            return own.transport
+        known = self.known()
+        if known is not None:
+            return known
         own = self._begin(event_loop)
         if own.guard is not None:
             await own.guard.__anext__()  # from here on its loop knows it

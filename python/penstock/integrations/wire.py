@@ -118,8 +118,11 @@ class Wire(Protocol):
     def status_error(self, outcome: Outcome, request: Any) -> Exception:
         """The library's error for an answer."""
 
-    async def begin(self) -> None:
-        """Let calls that were started together all come this far, before any of them has its permit."""
+    def crowded(self) -> bool:
+        """Whether other calls are ready to come this far, which may have been started together with this one."""
+
+    async def turn(self) -> None:
+        """Let them, before any of them has its permit."""
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
