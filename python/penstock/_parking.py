@@ -123,6 +123,8 @@ async def given(permit: Permit) -> Permit:
     return permit
 
 
+given.__qualname__ = "Limiter.aacquire"  # whose coroutine nobody awaited, as Python's warning says it
+
 _core.Scope.__enter__ = enter  # type: ignore[method-assign]
 
 

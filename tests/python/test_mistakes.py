@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import re
 from collections.abc import Callable
 from typing import Any
@@ -178,3 +179,9 @@ def test_a_mistake_is_told(mistake: str) -> None:
     call, message = MISTAKES[mistake]
     with pytest.raises((TypeError, ValueError, RuntimeError), match=re.escape(message)):
         call()
+
+
+def test_a_forgotten_await_is_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'Limiter\.aacquire' was never awaited"):
+        gate().aacquire()
+        gc.collect()
