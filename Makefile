@@ -64,7 +64,7 @@ fuzz: ## Read ten million mutated answers of providers, new ones each time; SEED
 		$(CARGO) test --release --test fuzz_provider -- --nocapture
 
 .PHONY: loom
-loom: ## Try every order of accesses in the protocol of shared memory
+loom: ## Try more orders of accesses in the protocol of shared memory than the tests do
 	scripts/loom
 
 .PHONY: wheel

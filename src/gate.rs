@@ -208,7 +208,7 @@ impl<T: Default> Gate<T> {
     /// # Errors
     /// [`Trouble`](crate::store::shared::Trouble): the name cannot be, or keys have limits of their own, or the memory
     /// cannot be used, or others use it with other limits and it was not said what then.
-    #[cfg(all(unix, not(loom)))]
+    #[cfg(unix)]
     pub fn over_shared_memory(
         name: &str,
         config: Config,

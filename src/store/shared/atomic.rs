@@ -1,6 +1,3 @@
-//! The atomics of the protocol: those of the machine, or those of loom, which tries every order that they allow.
+//! The atomics of the protocol. Its model puts those of loom in this place, which tries every order that they allow.
 
-#[cfg(all(loom, test))]
-pub use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(all(loom, test)))]
 pub use std::sync::atomic::{AtomicU64, Ordering};

@@ -49,9 +49,8 @@ pub const ARENAS: usize = 4;
 pub const EDITION_AT: usize = 0;
 /// One more than the member that may still write here, though the lock was taken from it.
 pub const HAUNTED_AT: usize = 8;
-pub const BOOKS_AT: usize = if cfg!(loom) { 9 } else { 1_024 };
-/// The model of the protocol, which tries every order of every access, has few words.
-pub const BOOKS_WORDS: usize = if cfg!(loom) { 2 } else { 1_024 };
+pub const BOOKS_AT: usize = 1_024;
+pub const BOOKS_WORDS: usize = 1_024;
 /// Within the books: the rates come first, as they seldom change.
 pub const RATES_WORDS: usize = 256;
 pub const RINGS_AT: usize = 4_096;

@@ -13,7 +13,7 @@ use super::lock::{self, Word};
 use super::members::{self, Member};
 use super::ring::MappedRing;
 use super::terms::{OnConflict, Terms};
-use super::{flip, waits, watch};
+use super::{books, flip, waits, watch};
 use crate::clock::{Nanos, SECOND};
 use crate::ledger::{Ledger, MOST_RATES};
 use crate::stats::Waits;
@@ -77,7 +77,7 @@ impl Shared {
             let mut books = Books::new(terms.ledger, Some(terms.concurrency), now);
             flip::distrust(area(file.words(), 0), 0);
             flip::distrust(area(file.words(), 0), 1);
-            flip::store(area(file.words(), 0), 0, &mut books);
+            books::store(area(file.words(), 0), 0, &mut books);
             Ok(())
         })?;
         let _one_at_a_time = file.begin_joining()?;
@@ -294,7 +294,7 @@ impl Store for Shared {
         self.edition = flip::edition(arena);
         // Debug builds bring everything every time, so that tests of one gate see what several would.
         if cfg!(debug_assertions) || self.known != Some((held.arena(), self.edition)) {
-            books.broken = (!flip::load(arena, self.edition, books)).then_some(CORRUPTED);
+            books.broken = (!books::load(arena, self.edition, books)).then_some(CORRUPTED);
         }
         if books.broken.is_some() {
             return;
@@ -348,7 +348,7 @@ impl Store for Shared {
             words[BOUNDED_AT].store(1, Ordering::SeqCst);
             members::recount(words, books, self.now);
         }
-        let edition = flip::store(area(words, held.arena()), self.edition, books);
+        let edition = books::store(area(words, held.arena()), self.edition, books);
         Member::of(words, me).write(part, books.turn.own);
         self.written = *part;
         let other_rates = self.rates != books.ledger.edition();

@@ -6,32 +6,19 @@
 //! counted on its own line of `members`, and freed when it is dead. A bell wakes those who wait elsewhere.
 
 mod atomic;
-#[cfg(not(loom))]
+mod books;
 mod file;
 mod flip;
 mod layout;
 mod lock;
-#[cfg(not(loom))]
 mod map;
-#[cfg(not(loom))]
+mod member;
 mod members;
-#[cfg(all(loom, test))]
-mod model;
-#[cfg(not(loom))]
 mod ring;
-#[cfg(not(loom))]
 mod terms;
-#[cfg(not(loom))]
 mod waits;
-#[cfg(not(loom))]
 pub mod watch;
 
-#[cfg(not(loom))]
-mod member;
-
-#[cfg(not(loom))]
 pub use file::{Trouble, after_fork, forks, path};
-#[cfg(not(loom))]
 pub(crate) use member::Shared;
-#[cfg(not(loom))]
 pub use terms::OnConflict;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use super::atomic::AtomicU64;
-use super::flip::Words;
+use super::books::Words;
 use super::layout::{TERMS_AT, TERMS_WORDS};
 use crate::ledger::Ledger;
 use crate::rate::Seconds;

@@ -42,7 +42,7 @@ pub fn read(words: &[AtomicU64]) -> Waits {
     Waits::counted(total, words[1].load(Ordering::Relaxed), kinds)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
