@@ -1,8 +1,10 @@
 """How many calls several processes get through one limiter that has room, beside peers that share one.
 
-`python benches/processes.py [SECONDS]`: four processes, one store after the other, and the same again, all in one run;
-what counts is the better of each. Peers: pyrate-limiter over its multiprocess bucket and over SQLite with a file lock,
-limits over Redis (a redis-server of its own, on a Unix socket). Each is given one dimension, and Penstock three.
+`python benches/processes.py [SECONDS [ROUNDS]]`: four processes, one store after the other, round after round in one
+run; what counts is the median of each. Peers: pyrate-limiter over its multiprocess bucket and over SQLite with a file
+lock, limits over Redis and over memcached (servers of its own, on Unix sockets; both must be installed, as by
+`apt-get install redis-server memcached`). Each is given one dimension, and Penstock three. At the end, what a permit
+and its release take one process alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -62,6 +65,15 @@ def limits_redis_moving(home: str) -> Callable[[], Any]:
     return lambda: limiter.hit(rate)
 
 
+def limits_memcached(home: str) -> Callable[[], Any]:
+    """One rate in memcached: a fixed window, the only one of its strategies there that is no slower."""
+    from limits import RateLimitItemPerMinute, storage, strategies
+
+    limiter = strategies.FixedWindowRateLimiter(storage.storage_from_string(f"memcached://{home}/memcached.sock"))
+    rate = RateLimitItemPerMinute(10**9)
+    return lambda: limiter.hit(rate)
+
+
 def _count(call: Callable[[], Any], seconds: float, barrier: Any, results: Any) -> None:
     call()
     barrier.wait()
@@ -98,47 +110,74 @@ def measure(target: Callable[..., None], *arguments: Any, seconds: float) -> flo
 
 
 @contextlib.contextmanager
-def redis(home: str) -> Iterator[bool]:
-    """Run a redis-server, if there is one."""
-    program = shutil.which("redis-server")
+def server(home: str, name: str, *arguments: str) -> Iterator[None]:
+    """Run a server that listens on a socket of its name in ``home``."""
+    program = shutil.which(name)
     if program is None:
-        yield False
-        return
-    command = [program, "--port", "0", "--unixsocket", f"{home}/redis.sock", "--save", "", "--appendonly", "no"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=home)
-    while not Path(home, "redis.sock").exists():
-        time.sleep(0.01)
+        raise SystemExit(f"{name} is missing here: apt-get install {name}")
+    socket = Path(home, f"{name.removesuffix('-server')}.sock")
+    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, cwd=home)
     try:
-        yield True
+        until = time.monotonic() + 20
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"{name} does not start")
+            time.sleep(0.01)
+        yield
     finally:
-        server.terminate()
-        server.wait()
+        process.terminate()
+        process.wait()
+
+
+def alone(call: Callable[[], Any]) -> float:
+    """Give the nanoseconds of a call in one process alone: the best of many short stretches."""
+    best = float("inf")
+    for _ in range(100):
+        began = time.perf_counter_ns()
+        for _ in range(2_000):
+            call()
+        best = min(best, (time.perf_counter_ns() - began) / 2_000)
+    return best
 
 
 def main() -> None:
-    """Measure all, twice, and print a table."""
+    """Measure all, round after round, and print a table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    best: dict[str, float] = {}
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    rates: dict[str, list[float]] = {}
 
-    def note(name: str, rate: float) -> None:
-        best[name] = max(best.get(name, 0), rate)
+    def note(name: str, target: Callable[..., None], *arguments: Any) -> None:
+        rates.setdefault(name, []).append(measure(target, *arguments, seconds=seconds))
 
-    with tempfile.TemporaryDirectory() as home, redis(home) as has_redis:
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        redis = ["--port", "0", "--unixsocket", f"{home}/redis.sock", "--save", "", "--appendonly", "no"]
+        stack.enter_context(server(home, "redis-server", *redis))
+        memcached = ["-s", f"{home}/memcached.sock", "-m", "64"]
+        if os.geteuid() == 0:
+            memcached += ["-u", "root"]
+        stack.enter_context(server(home, "memcached", *memcached))
+        shared = Path(f"/dev/shm/penstock-{os.geteuid()}-bench-{Path(home).name.replace('_', '')}")
+        stack.callback(shared.unlink, missing_ok=True)
         from pyrate_limiter import MultiprocessBucket, Rate
 
-        for _ in range(2):
-            note("penstock, shm://, 3 dimensions", measure(_work, penstock, home, seconds=seconds))
+        for _ in range(rounds):
+            note("penstock, shm://, 3 dimensions", _work, penstock, home)
+            note("limits, memcached, fixed window", _work, limits_memcached, home)
+            note("limits, Redis, fixed window", _work, limits_redis, home)
+            note("limits, Redis, moving window", _work, limits_redis_moving, home)
             bucket = MultiprocessBucket.init([Rate(ROOM, 60_000)])
-            note("pyrate-limiter, MultiprocessBucket", measure(_with_bucket, bucket, seconds=seconds))
-            note("pyrate-limiter, SQLiteBucket", measure(_work, pyrate_sqlite, home, seconds=seconds))
-            if has_redis:
-                note("limits, Redis, fixed window", measure(_work, limits_redis, home, seconds=seconds))
-                note("limits, Redis, moving window", measure(_work, limits_redis_moving, home, seconds=seconds))
-        shared = f"/dev/shm/penstock-{os.geteuid()}-bench-{Path(home).name.replace('_', '')}"
-        Path(shared).unlink(missing_ok=True)
-    peer = max(rate for name, rate in best.items() if not name.startswith("penstock"))
-    for name, rate in best.items():
-        print(f"{name:40} {rate:12,.0f} calls/s  {rate / peer:8.1f} x the best peer")
+            note("pyrate-limiter, MultiprocessBucket", _with_bucket, bucket)
+            note("pyrate-limiter, SQLiteBucket", _work, pyrate_sqlite, home)
+        nanoseconds = alone(penstock(home))
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    ours, *peers = medians.values()
+    for name, median in medians.items():
+        low, high = min(rates[name]), max(rates[name])
+        print(f"{name:36} {median:12,.0f} calls/s  ({low:,.0f} to {high:,.0f})  {ours / median:8,.0f} x")
+    each = [a / max(others) for a, *others in zip(*rates.values(), strict=True)]
+    print(f"Penstock: {ours / max(peers):.0f} x the best peer; by rounds {', '.join(f'{one:.0f}' for one in each)}")
+    print(f"Penstock, one process alone: {nanoseconds:.0f} ns for a permit and its release")
 
 
 if __name__ == "__main__":

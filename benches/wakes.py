@@ -1,9 +1,10 @@
 """How long a call waits for another process to give back what it needs, and what waiting costs while nothing comes.
 
-`python benches/wakes.py [ROUNDS]`: a process waits, in a thread or in an event loop, for a slot or for tokens that another
-process has; from just before that one's release (or settlement) to the moment at which the call goes on. Each once with
-nobody else about, and once while two more processes call the same limiter as fast as they can. Then the processor time of
-a process in which a call waits for ten seconds, and nothing comes.
+`python benches/wakes.py [ROUNDS]`: a process waits, in a thread or in an event loop, for a slot or for tokens that
+another process has; from just before that one's release (or settlement) to the moment at which the call goes on. Each
+with nobody else about, with one more process that calls the same limiter as fast as it can, and with two. Beside each
+what the machine itself needs to hand a byte to a thread of another process, and from there to a second thread. Then the
+processor time of a process in which a call waits for ten seconds, and nothing comes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,43 @@ def measure(store: str, waiter: str, what: str, rounds: int) -> list[float]:
     return took
 
 
+def relay(line: Any) -> None:
+    """Answer, from a second thread, what a first one hears."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def hear() -> None:
+        while line.recv():
+            lock.release()
+
+    threading.Thread(target=hear, daemon=True).start()
+    while lock.acquire():
+        line.send(time.monotonic())
+
+
+def machine(rounds: int) -> list[float]:
+    """Give the seconds of a wake without any limiter."""
+    here, there = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=relay, args=(there,), daemon=True)
+    process.start()
+    took: list[float] = []
+    for _ in range(rounds):
+        time.sleep(random.uniform(0.01, 0.05))
+        began = time.monotonic()
+        here.send(True)
+        took.append(here.recv() - began)
+    process.kill()
+    process.join()
+    return took
+
+
+def show(what: str, took: list[float]) -> None:
+    """Print how long it took, in milliseconds."""
+    took = sorted(1e3 * seconds for seconds in took)
+    p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
+    print(f"{what:32} median {p50:6.2f} ms, p99 {p99:6.2f} ms, longest {took[-1]:6.2f} ms", flush=True)
+
+
 def idle(store: str, waiter: str, seconds: float) -> float:
     """Give the processor time that a process uses in which a call waits for so long."""
     gate = limiter(store)
@@ -105,8 +144,6 @@ def idle(store: str, waiter: str, seconds: float) -> float:
             await watched
 
         def in_thread() -> None:
-            import threading
-
             threading.Thread(target=own.acquire, daemon=True).start()
             time.sleep(0.5)
             before = time.process_time()
@@ -133,19 +170,15 @@ def main() -> None:
         store = f"shm://{name}"
         gate = limiter(store)
         try:
-            for others in (0, 2):
+            for others in (0, 1, 2):
                 processes = [CONTEXT.Process(target=call, args=(store,), daemon=True) for _ in range(others)]
                 for process in processes:
                     process.start()
+                print(f"{others} more processes at work")
                 for waiter in WAITERS:
                     for what in ("release", "refund"):
-                        took = sorted(1e3 * second for second in measure(store, waiter, what, rounds))
-                        p50, p99, most = took[len(took) // 2], took[len(took) * 99 // 100], took[-1]
-                        print(
-                            f"{what} wakes a {waiter}, {others} more at work: "
-                            f"median {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.2f} ms",
-                            flush=True,
-                        )
+                        show(f"  {what} wakes a {waiter}", measure(store, waiter, what, rounds))
+                show("  the machine itself", machine(rounds))
                 for process in processes:
                     process.kill()
                     process.join()

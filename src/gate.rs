@@ -280,8 +280,8 @@ impl<T: Default> Gate<T> {
         }
     }
 
-    /// What a call weighs where gates take turns; nothing if there is no rate.
-    fn weight(&self, cost: &Cost) -> Option<Nanos> {
+    /// What the slowest rate needs for a call; nothing if there is no rate.
+    fn service(&self, cost: &Cost) -> Option<Nanos> {
         (!self.books.ledger.is_empty()).then(|| self.books.ledger.service_time(cost))
     }
 
@@ -390,7 +390,8 @@ impl<T: Default> Gate<T> {
         if self.store.is_some() {
             self.charged = self.charged.plus(cost);
             if !self.books.turn.rivals.is_empty() {
-                self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.weight(&cost));
+                let last_slot = slot && self.books.slots.saturating_add(1) >= self.books.slots_now();
+                self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.service(&cost), last_slot);
             }
         }
         if let Some(discovery) = &mut self.discovery {

@@ -13,8 +13,8 @@ const AHEAD: u64 = SECOND / 100;
 pub(crate) const GRACE: Nanos = SECOND / 100;
 /// What a gate that was passed over may make up for.
 const CREDIT: u64 = SECOND / 2;
-/// What a call weighs where there is no rate.
-const UNRATED: u64 = AHEAD / 4;
+/// What a call weighs at the least that takes the last slot, or where there is no rate.
+const SLOT: u64 = AHEAD / 4;
 
 /// The turns of one gate, as of when the books were opened.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +59,14 @@ impl Turn {
         self.rivals.iter().filter(|&&rival| rival < start).count() as u64
     }
 
-    /// A call of this weight was served.
+    /// A call was served that the slowest rate needs this time for; nothing if there is none. Where slots are what is
+    /// short it weighs no less than a slot: at high rates nobody's turn would come, however many slots others took.
     #[inline]
-    pub(crate) fn served(&mut self, waited: bool, weight: Option<u64>) {
+    pub(crate) fn served(&mut self, waited: bool, service: Option<u64>, last_slot: bool) {
         let start = self.start(waited);
         self.clock = self.clock.max(start);
-        self.own = start.saturating_add(weight.unwrap_or(UNRATED));
+        let least = if last_slot { SLOT } else { 0 };
+        self.own = start.saturating_add(service.map_or(SLOT, |service| service.max(least)));
     }
 }
 
@@ -76,7 +78,7 @@ mod tests {
     fn who_was_served_waits_for_those_who_were_not() {
         let mut turn = Turn { rivals: vec![0, 0], ..Turn::default() };
         assert!(turn.is_own(true) && turn.rank() == 0);
-        turn.served(true, Some(SECOND / 50));
+        turn.served(true, Some(SECOND / 50), false);
         assert!(!turn.is_own(true) && turn.rank() == 2);
         turn.rivals = vec![SECOND / 50, SECOND / 50];
         assert!(turn.is_own(true));
@@ -87,10 +89,23 @@ mod tests {
         let mut turn = Turn { rivals: vec![0], ..Turn::default() };
         let mut served = 0;
         while turn.is_own(true) {
-            turn.served(true, Some(SECOND / 100_000));
+            turn.served(true, Some(SECOND / 100_000), false);
             served += 1;
         }
         assert_eq!(served, 1_001);
+    }
+
+    #[test]
+    fn where_slots_are_short_turns_change_at_any_rate() {
+        for service in [Some(1), None, Some(SLOT)] {
+            let mut turn = Turn { rivals: vec![0], ..Turn::default() };
+            let mut served = 0;
+            while turn.is_own(true) {
+                turn.served(true, service, true);
+                served += 1;
+            }
+            assert_eq!(served, 5, "{service:?}");
+        }
     }
 
     #[test]

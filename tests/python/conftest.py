@@ -22,7 +22,7 @@ collect_ignore = [] if _here else _SDKS
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Test what processes share first, while this one's clock is the host's: virtual time leaves it ahead for good."""
-    items.sort(key=lambda item: item.path.name != "test_shared_memory.py")
+    items.sort(key=lambda item: not item.path.name.startswith("test_shared_memory"))
 
 
 def pytest_collection_finish() -> None:

@@ -41,25 +41,26 @@ def fresh_store() -> Iterator[str]:
 
 
 def limiter(store: str, rate: tuple[int, float] | None, **limits: Any) -> Limiter:
-    """A limiter of that rate over that store."""
+    """A limiter of that rate over that store; of what it is given besides, burst and window are the rate's."""
+    shape = {name: limits.pop(name) for name in ("burst", "window") if name in limits}
     if rate is not None:
-        limits["requests"] = Rate(*rate)
+        limits["requests"] = Rate(*rate, **shape)
     return Limiter(store=store, **limits)
 
 
-def draw(seed: int, most: int) -> Iterator[int]:
-    """Costs from 1 to ``most``, without end."""
+def draw(seed: int, costs: tuple[int, int]) -> Iterator[int]:
+    """Costs from the least to the most, without end."""
     chance = random.Random(seed)
     while True:
-        yield chance.randint(1, most)
+        yield chance.randint(*costs)
 
 
-def in_threads(gate: Limiter, until: float, most: int, seed: int, threads: int = 4) -> Log:
+def in_threads(gate: Limiter, until: float, costs: tuple[int, int], seed: int, threads: int = 4) -> Log:
     """Calls of several threads, each of which always has one waiting."""
     log: Log = []
 
     def work(number: int) -> None:
-        for cost in draw(seed * 100 + number, most):
+        for cost in draw(seed * 100 + number, costs):
             try:
                 permit = gate.acquire(requests=cost, timeout=max(until - time.monotonic(), 0))
             except AcquireTimeout:
@@ -77,12 +78,12 @@ def in_threads(gate: Limiter, until: float, most: int, seed: int, threads: int =
     return log
 
 
-def in_tasks(gate: Limiter, until: float, most: int, seed: int, tasks: int = 50) -> Log:
+def in_tasks(gate: Limiter, until: float, costs: tuple[int, int], seed: int, tasks: int = 50) -> Log:
     """Calls of several tasks, each of which always has one waiting."""
     log: Log = []
 
     async def work(number: int) -> None:
-        for cost in draw(seed * 100 + number, most):
+        for cost in draw(seed * 100 + number, costs):
             try:
                 permit = await gate.aacquire(requests=cost, timeout=max(until - time.monotonic(), 0))
             except AcquireTimeout:
@@ -104,7 +105,7 @@ def _worker(
     rate: tuple[int, float],
     limits: dict[str, Any],
     seconds: float,
-    most: int,
+    costs: tuple[int, int],
     number: int,
     barrier: Any,
     results: Any,
@@ -113,8 +114,9 @@ def _worker(
     barrier.wait()
     until = time.monotonic() + seconds
     work = in_tasks if number % 2 else in_threads
-    log = work(gate, until, most, number)
-    results.put((number, log))
+    before = time.process_time()
+    log = work(gate, until, costs, number)
+    results.put((number, log, time.process_time() - before))
 
 
 def saturate(
@@ -122,21 +124,27 @@ def saturate(
     rate: tuple[int, float],
     seconds: float,
     processes: int = 8,
-    most: int = 1,
+    costs: tuple[int, int] = (1, 1),
     method: str = "fork",
     **limits: Any,
 ) -> list[Log]:
     """Processes that all have more to send than may leave; half of them in tasks, half in threads. Gives their logs."""
     context: Any = multiprocessing.get_context(method)
     barrier, results = context.Barrier(processes), context.Queue()
-    arguments = [(store, rate, limits, seconds, most, number, barrier, results) for number in range(processes)]
+    arguments = [(store, rate, limits, seconds, costs, number, barrier, results) for number in range(processes)]
     workers = [context.Process(target=_worker, args=one) for one in arguments]
     for worker in workers:
         worker.start()
-    logs = dict(results.get(timeout=seconds + 60) for _ in workers)
+    logs, used = {}, 0.0
+    for _ in workers:
+        number, log, time_ = results.get(timeout=seconds + 60)
+        logs[number], used = log, used + time_
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
+    counts = [sum(cost for _, cost in logs[number]) for number in range(processes)]
+    calls = sum(len(log) for log in logs.values())
+    print(f"{rate[0]} in {rate[1]} s: {calls} calls in {seconds} s, {used:.1f} s of processor time, parts {counts}")
     return [logs[number] for number in range(processes)]
 
 

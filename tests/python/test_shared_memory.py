@@ -97,8 +97,8 @@ def test_fifty_a_second_are_kept_and_shared_evenly(store, method) -> None:
 @pytest.mark.once
 @pytest.mark.timeout(200)
 def test_a_hundred_thousand_a_second_are_kept(store) -> None:
-    seconds = 30 if SOAK else 4
-    logs = saturate(store, (100_000, 1), seconds, most=400, network_jitter=0.2)
+    seconds, costs = (30, (10, 10)) if SOAK else (4, (1, 400))
+    logs = saturate(store, (100_000, 1), seconds, costs=costs, network_jitter=0.2)
     union = [entry for log in logs for entry in log]
     assert most_in_any(union, 1) <= 100_000
     assert all(logs)
@@ -107,33 +107,66 @@ def test_a_hundred_thousand_a_second_are_kept(store) -> None:
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.timeout(200)
-def test_without_a_window_just_what_flows_in_leaves(store) -> None:
+@pytest.mark.parametrize("amount", [50, 100_000])
+def test_without_a_window_just_what_flows_in_leaves(store, amount) -> None:
     """To a thousandth: the burst at once, and the rate from there on."""
-    seconds = 30 if SOAK else 5
-    rate = (20_000, 1)
+    seconds, costs = (30, (1, 1) if amount == 50 else (10, 10)) if SOAK else (4, (1, max(amount // 250, 1)))
+    logs = saturate(store, (amount, 1), seconds, costs=costs, burst=amount // 50, window=False)
+    union = [entry for log in logs for entry in log]
+    begin, end, left = min(union)[0], max(union)[0], sum(cost for _, cost in union)
+    flowed_in = amount // 50 + amount * (end - begin)
+    print(f"left {left} of {flowed_in:.1f}: {left / flowed_in:.5f}")
+    assert left <= flowed_in * 1.001 + 1
+    # On a machine that is busy a wake may be late by more than the burst, and what flows over is lost.
+    assert left >= (flowed_in * 0.999 - costs[1] if SOAK else flowed_in * 0.5)
+    if SOAK:
+        parts = [sum(cost for time_, cost in log if time_ > begin + 1) for log in logs]
+        share = sum(parts) / len(parts)
+        assert all(abs(own - share) <= share / 10 for own in parts), parts
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_within_a_process_who_came_first_leaves_first(store) -> None:
+    """While others are saturated, too, and whoever is due leaves in a batch."""
     context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(8), context.Queue()
+    barrier, results = context.Barrier(4), context.Queue()
 
-    def work():
-        gate = Limiter(requests=Rate(*rate, burst=1_000, window=False), store=store)
+    def work(number):
+        gate = Limiter(requests=Rate(500, 1, burst=25, window=False), store=store)
+        order = []
+
+        async def call(place):
+            (await gate.aacquire()).release()
+            order.append(place)
+
+        def calls(place):
+            gate.acquire().release()
+            order.append(place)
+
+        async def main():
+            await asyncio.gather(*(call(place) for place in range(250)))
+
         barrier.wait()
-        end, used, last = time.monotonic() + seconds, 0, 0.0
-        while time.monotonic() < end:
-            with contextlib.suppress(AcquireTimeout), gate.permit(requests=100, timeout=1):
-                used += 100
-                last = time.monotonic()
-        results.put((used, last))
+        if number % 2:
+            asyncio.run(main())
+        else:
+            threads = [threading.Thread(target=calls, args=(place,)) for place in range(60)]
+            for place, thread in enumerate(threads):
+                thread.start()
+                until(lambda place=place: len(order) + gate.stats().waiting > 0 or len(order) > place)
+            for thread in threads:
+                thread.join()
+        results.put((number, order))
 
-    began = time.monotonic()
-    workers = [context.Process(target=work) for _ in range(8)]
+    workers = [context.Process(target=work, args=(number,)) for number in range(4)]
     for process in workers:
         process.start()
-    parts = [results.get(timeout=seconds + 60) for _ in workers]
+    orders = dict(results.get(timeout=50) for _ in workers)
     for process in workers:
         process.join()
-    used, end = sum(part[0] for part in parts), max(part[1] for part in parts)
-    assert used <= (1_000 + 20_000 * (end - began)) * 1.001
-    assert used >= 20_000 * (seconds - 1)
+    for number in (1, 3):
+        assert orders[number] == sorted(orders[number])
 
 
 def test_two_limiters_of_one_name_in_one_process_share(store) -> None:

@@ -19,6 +19,9 @@ use crate::clock::{self, Nanos};
 /// The byte whose lock is held by whoever makes the file, and those of the members. Locks may lie anywhere.
 const MAKING: u64 = 1 << 40;
 const LIVING: u64 = 1 << 41;
+/// Why nobody more joins.
+pub const FULL: &str = "1024 limiters in other processes share the memory already, and no more may. End some of those, \
+                        or give some a store of another name";
 /// How long another may take to make the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a process asks whether others live, while that matters to it.
@@ -338,18 +341,19 @@ impl Mapped {
     /// Becomes a member of a number that nobody has.
     ///
     /// # Errors
-    /// When all numbers are taken, or the system gives no lock.
-    pub fn join(&self) -> io::Result<usize> {
+    /// [`Trouble::Unusable`] when all numbers are taken, or the system gives no lock.
+    pub fn join(&self) -> Result<usize, Trouble> {
         let _one_at_a_time = self.joining.lock();
         for member in 0..MEMBERS {
-            if !self.owns(member) && map::lock_byte(&self.file, LIVING + member as u64)? {
+            let failed = |error: io::Error| unusable(&self.path, &format!("it cannot be locked: {error}"));
+            if !self.owns(member) && map::lock_byte(&self.file, LIVING + member as u64).map_err(failed)? {
                 let (bits, bit) = self.bit(member);
                 bits.fetch_or(bit, Ordering::Relaxed);
                 return Ok(member);
             }
         }
-        let message = format!("{MEMBERS} limiters in other processes share it already, and no more may");
-        Err(io::Error::other(message))
+        let path = self.path.display();
+        Err(Trouble::Unusable(format!("the shared memory {path} cannot be used: {FULL}")))
     }
 
     /// Is a member no more.

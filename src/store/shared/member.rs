@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering as Local};
 use std::time::{Duration, Instant};
 
 use super::atomic::{AtomicU64, Ordering};
-use super::file::{self, Mapped, Trouble, forks, unusable};
+use super::file::{self, FULL, Mapped, Trouble, forks, unusable};
 use super::layout::{
     ARENA_WORDS, ARENAS, BOUNDED_AT, HAUNTED_AT, HIGH_AT, LOCK_AT, RINGS_AT, WAITS_AT, WAITS_WORDS, arena,
 };
@@ -22,11 +22,17 @@ use crate::window::Ring;
 
 /// How long the lock may stay with one that lives before it is taken from it.
 const STANDSTILL: Duration = Duration::from_millis(100);
+/// How often the lock is looked at while it stays with the same holder before whoever wants it sleeps, and for how long
+/// it sleeps then.
+const LOOKS: u32 = 12;
+const NAP: Duration = Duration::from_micros(50);
+/// Hints to the processor between two looks at first, and at the most: some microseconds. To bring the books from one
+/// processor's cache to another's takes longer than several decisions there, so it is not to be done for each.
+const BACKOFF: (u32, u32) = (16, 256);
 /// How far the books may be ahead of the clock: readings of one clock, taken a moment apart.
 const AHEAD: Nanos = 60 * SECOND;
 
 const CORRUPTED: &str = "what the shared memory holds cannot be: it was overwritten, or is of another machine";
-const FULL: &str = "1024 limiters in other processes share the memory already, and no more may";
 
 /// A gate's membership.
 #[derive(Debug)]
@@ -84,7 +90,7 @@ impl Shared {
         let company = file.has_company();
         let made_with = Terms::read(file.words()).map_err(|error| unusable(&path, &error.to_string()))?;
         let differs = made_with != terms;
-        let member = file.join().map_err(|error| unusable(&path, &error.to_string()))?;
+        let member = file.join()?;
         let mut shared = Self {
             file: Arc::clone(&file),
             member: Some(member),
@@ -156,7 +162,8 @@ impl Shared {
 
     #[cold]
     fn contend(&mut self, me: usize) -> Word {
-        let (mut watched, mut since, mut tries) = (lock::read(self.lock()), Instant::now(), 0_u32);
+        let (mut watched, mut since, mut tries, mut backoff) =
+            (lock::read(self.lock()), Instant::now(), 0_u32, BACKOFF.0);
         loop {
             let seen = lock::read(self.lock());
             if seen != watched {
@@ -166,7 +173,7 @@ impl Shared {
                 None => lock::take(self.lock(), seen, me),
                 // Held by this gate itself: its last decision was cut off.
                 Some(owner) if owner == me => self.take_over(seen, me, owner),
-                Some(owner) if tries > 400 && tries.is_multiple_of(8) => {
+                Some(owner) if tries > LOOKS + 8 && tries.is_multiple_of(8) => {
                     if self.file.lives(owner) {
                         if since.elapsed() > STANDSTILL { self.seize(seen, me, owner) } else { None }
                     } else {
@@ -186,10 +193,13 @@ impl Shared {
                 lock::release(self.lock(), held);
             }
             tries += 1;
-            match tries {
-                0..200 => std::hint::spin_loop(),
-                200..400 => std::thread::yield_now(),
-                _ => std::thread::sleep(Duration::from_micros(100)),
+            if tries < LOOKS {
+                (0..backoff).for_each(|_| std::hint::spin_loop());
+                backoff = (backoff * 2).min(BACKOFF.1);
+            } else {
+                // The holder was preempted. To yield would not let it run, and cost a slice of time each time, so that
+                // one that yields for a while does not run for tens of milliseconds (EEVDF, since Linux 6.6).
+                std::thread::sleep(NAP);
             }
         }
     }
