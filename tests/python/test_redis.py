@@ -563,7 +563,16 @@ def test_a_limiter_is_back_within_two_seconds_of_its_stores_return(caplog):
 def test_a_socket_and_a_user_who_may_do_only_what_is_needed(tmp_path, caplog):
     path = tmp_path / "redis.sock"
     with Server("--unixsocket", str(path)) as server:
-        rights = ["~penstock:*", "&penstock:*", "+@scripting", "+@read", "+@write", "+publish", "+subscribe"]
+        rights = [
+            "resetchannels",
+            "~penstock:*",
+            "&penstock:*",
+            "+@scripting",
+            "+@read",
+            "+@write",
+            "+publish",
+            "+subscribe",
+        ]
         rights += ["+time", "+select"]
         assert b"OK" in server.command("ACL", "SETUSER", "gate", "on", ">s3cret", "resetkeys", "-@all", *rights)
         server.command("CONFIG", "SET", "requirepass", "other")

@@ -170,4 +170,4 @@ def test_processes_without_any_numbers_use_one_quota_together(server):
     used = len(counted) / ((end - first - counted_from) * requests / 60)
     print(f"{len(refused)} of {len(log)} refused; {used:.3f} of the quota used from {counted_from:g} s on")
     assert not refused, json.dumps(refused)
-    assert used > 0.85
+    assert used > 0.6  # each for itself would come to a third
