@@ -62,9 +62,17 @@ def settled(*limiters: Limiter) -> None:
         assert stats.waiting == 0, f"calls that still wait:\n{stats}"
 
 
+def answered(provider: FakeProvider) -> None:
+    """Wait until the provider, too, knows that its answers have ended: it counts what it streams as it goes."""
+    until = time.monotonic() + 5
+    while provider.summary().in_flight and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def equal(provider: FakeProvider, *limiters: Limiter) -> Count:
     """Assert that both sides saw the same calls and the same tokens, and that nothing is held; gives the count."""
     settled(*limiters)
+    answered(provider)
     seen, sent = at_gate(*limiters), at_server(provider)
     assert seen == sent, f"at the gate {seen}, at the server {sent}"
     assert sent.calls > 0, "nothing reached the provider: the test proves nothing"
