@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use crate::clock;
 use crate::gate::{Config, Gate, OnFailure};
+use crate::store::check_support;
 use crate::store::redis::address::{Address, without_password};
 
 use super::driver::Handle;
@@ -20,18 +21,13 @@ pub enum Place {
 impl Place {
     /// The place that a URL names.
     pub fn of(url: &str) -> PyResult<Self> {
-        match url.split_once("://") {
-            Some(("memory", "")) => Ok(Self::Memory),
-            Some(("shm", name)) => Ok(Self::Shared(name.to_owned())),
-            _ => match Address::parse(url) {
-                Ok(_) if cfg!(not(unix)) => {
-                    let message = "is not supported on this system: it needs Linux, macOS or another Unix";
-                    Err(PyNotImplementedError::new_err(format!("store={:?} {message}", without_password(url))))
-                }
-                Ok(address) => Ok(Self::Distant(address)),
-                Err(error) => Err(PyValueError::new_err(error.to_string())),
-            },
-        }
+        let place = match url.split_once("://") {
+            Some(("memory", "")) => Self::Memory,
+            Some(("shm", name)) => Self::Shared(name.to_owned()),
+            _ => Self::Distant(Address::parse(url).map_err(|error| PyValueError::new_err(error.to_string()))?),
+        };
+        check_support(&without_password(url), cfg!(unix)).map_err(PyNotImplementedError::new_err)?;
+        Ok(place)
     }
 
     /// What a limiter is called that was given this name, or none.
@@ -99,6 +95,5 @@ fn shared(py: Python<'_>, name: &str, config: Config, on_conflict: &str) -> PyRe
 
 #[cfg(not(unix))]
 fn shared(_: Python<'_>, _: &str, _: Config, _: &str) -> PyResult<Gate<Handle>> {
-    let message = "store='shm://NAME' is not supported on this system: it needs Linux, macOS or another Unix";
-    Err(PyNotImplementedError::new_err(message))
+    Err(PyNotImplementedError::new_err("this system has no shared memory")) // who made the place has said so already
 }

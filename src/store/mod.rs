@@ -20,6 +20,18 @@ pub use books::Exhausted;
 pub(crate) use books::{Books, Spent};
 pub(crate) use turn::{GRACE, Turn};
 
+/// Whether a system has what a store of several processes needs, which is a `unix` one's: files that are mapped and
+/// locked, pipes that wake who waits. `url` is shown in the message, so that it must not have a password any more.
+///
+/// # Errors
+/// What to tell the user, where it has not.
+pub fn check_support(url: &str, unix: bool) -> Result<(), String> {
+    if unix || url == "memory://" {
+        return Ok(());
+    }
+    Err(format!("store={url:?} is not supported on this system: it needs Linux, macOS or another Unix"))
+}
+
 /// What one gate has out: its part of what the books say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
@@ -60,4 +72,19 @@ pub(crate) trait Store: fmt::Debug + Send {
 
     /// This process is a fork: its part is the parent's.
     fn disown(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_shared_memory_says_so_and_keeps_its_own() {
+        for url in ["shm://openai", "redis://localhost:6379/0"] {
+            let told = check_support(url, false).unwrap_err();
+            assert!(told.contains(url) && told.contains("not supported on this system"), "{told}");
+            assert_eq!(check_support(url, true), Ok(()));
+        }
+        assert_eq!(check_support("memory://", false), Ok(()));
+    }
 }
