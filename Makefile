@@ -57,6 +57,9 @@ lint: .venv/.wheel ## Formatting, lints and types, in Rust and Python
 bench: .venv-bench/.wheel ## Measure the core alone, and Penstock beside its peers
 	$(CARGO) bench
 	.venv-bench/bin/python benches/peers.py $(ARGS)
+	scripts/servers memcached redis-server
+	.venv-bench/bin/python benches/processes.py
+	.venv-bench/bin/python benches/wakes.py
 
 .PHONY: fuzz
 fuzz: ## Read ten million mutated answers of providers, new ones each time; SEED and ITERATIONS choose them

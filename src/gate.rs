@@ -259,6 +259,7 @@ impl<T: Default> Gate<T> {
         }
         self.charged = Cost::default();
         let now = self.tick(now);
+        self.books.turn.begin(now);
         let decided = decision(self, now);
         let looks_at = if self.queue.is_empty() { 0 } else { self.head_due.unwrap_or(Nanos::MAX) };
         let part = Part { waiting: self.queue.len() as u64, looks_at, ..self.part };
@@ -391,7 +392,7 @@ impl<T: Default> Gate<T> {
             self.charged = self.charged.plus(cost);
             if !self.books.turn.rivals.is_empty() {
                 let last_slot = slot && self.books.slots.saturating_add(1) >= self.books.slots_now();
-                self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.service(&cost), last_slot);
+                self.books.turn.served(waited > 0 || !self.queue.is_empty(), self.service(&cost), last_slot, now);
             }
         }
         if let Some(discovery) = &mut self.discovery {

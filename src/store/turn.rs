@@ -13,6 +13,8 @@ const AHEAD: u64 = SECOND / 100;
 pub(crate) const GRACE: Nanos = SECOND / 100;
 /// What a gate that was passed over may make up for.
 const CREDIT: u64 = SECOND / 2;
+/// How long a gate may have no call that waits without losing that: a few threads come back a moment after they left.
+const AWAY: Nanos = SECOND / 20;
 /// What a call weighs at the least that takes the last slot, or where there is no rate.
 const SLOT: u64 = AHEAD / 4;
 
@@ -25,15 +27,24 @@ pub(crate) struct Turn {
     pub(crate) own: u64,
     /// Where those of the others begin that wait and come.
     pub(crate) rivals: Vec<u64>,
+    /// When a call of this gate was served last while others waited.
+    served_at: Nanos,
+    /// Whether that was a moment ago.
+    is_back: bool,
 }
 
 impl Turn {
     /// Where the next call begins: one that waited saves up a little, and one that did not nothing.
     fn start(&self, waited: bool) -> u64 {
-        self.own.max(if waited { self.clock.saturating_sub(CREDIT) } else { self.clock })
+        self.own.max(if waited || self.is_back { self.clock.saturating_sub(CREDIT) } else { self.clock })
     }
 
-    /// A call waits where none did: it saves nothing up.
+    /// A decision begins.
+    pub(crate) fn begin(&mut self, now: Nanos) {
+        self.is_back = now < self.served_at.saturating_add(AWAY);
+    }
+
+    /// A call waits where none did: it saves nothing up, unless one was served a moment ago.
     pub(crate) fn join(&mut self) {
         self.own = self.start(false);
     }
@@ -62,7 +73,8 @@ impl Turn {
     /// A call was served that the slowest rate needs this time for; nothing if there is none. Where slots are what is
     /// short it weighs no less than a slot: at high rates nobody's turn would come, however many slots others took.
     #[inline]
-    pub(crate) fn served(&mut self, waited: bool, service: Option<u64>, last_slot: bool) {
+    pub(crate) fn served(&mut self, waited: bool, service: Option<u64>, last_slot: bool, now: Nanos) {
+        self.served_at = now;
         let start = self.start(waited);
         self.clock = self.clock.max(start);
         let least = if last_slot { SLOT } else { 0 };
@@ -78,7 +90,7 @@ mod tests {
     fn who_was_served_waits_for_those_who_were_not() {
         let mut turn = Turn { rivals: vec![0, 0], ..Turn::default() };
         assert!(turn.is_own(true) && turn.rank() == 0);
-        turn.served(true, Some(SECOND / 50), false);
+        turn.served(true, Some(SECOND / 50), false, 0);
         assert!(!turn.is_own(true) && turn.rank() == 2);
         turn.rivals = vec![SECOND / 50, SECOND / 50];
         assert!(turn.is_own(true));
@@ -89,7 +101,7 @@ mod tests {
         let mut turn = Turn { rivals: vec![0], ..Turn::default() };
         let mut served = 0;
         while turn.is_own(true) {
-            turn.served(true, Some(SECOND / 100_000), false);
+            turn.served(true, Some(SECOND / 100_000), false, 0);
             served += 1;
         }
         assert_eq!(served, 1_001);
@@ -101,7 +113,7 @@ mod tests {
             let mut turn = Turn { rivals: vec![0], ..Turn::default() };
             let mut served = 0;
             while turn.is_own(true) {
-                turn.served(true, service, true);
+                turn.served(true, service, true, 0);
                 served += 1;
             }
             assert_eq!(served, 5, "{service:?}");
@@ -110,11 +122,15 @@ mod tests {
 
     #[test]
     fn nobody_saves_up_while_away() {
-        let mut turn = Turn { clock: 100 * SECOND, own: SECOND, rivals: Vec::new() };
+        let mut turn = Turn { clock: 100 * SECOND, own: SECOND, ..Turn::default() };
+        turn.begin(AWAY);
         assert_eq!((turn.start(false), turn.start(true)), (100 * SECOND, 100 * SECOND - CREDIT));
         turn.meet(2 * SECOND); // has been away for as long
         assert!(turn.is_own(true) && !turn.is_own(false));
         turn.meet(100 * SECOND);
         assert!(turn.is_own(true) && turn.rank() == 0);
+        turn.served_at = SECOND;
+        turn.begin(SECOND + AWAY - 1); // back in a moment
+        assert_eq!(turn.start(false), turn.start(true));
     }
 }

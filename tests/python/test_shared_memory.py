@@ -104,6 +104,12 @@ def test_a_hundred_thousand_a_second_are_kept(store) -> None:
     union = [entry for log in logs for entry in log]
     assert most_in_any(union, 1) <= 100_000
     assert all(logs)
+    if SOAK:
+        begin = min(union)[0]
+        parts = [sum(cost for time_, cost in log if begin + 1 < time_ < begin + seconds - 1.3) for log in logs]
+        share = sum(parts) / len(parts)
+        print(f"shares {parts}")
+        assert all(abs(own - share) <= share / 10 for own in parts), parts
 
 
 @pytest.mark.slow
