@@ -37,6 +37,7 @@ check: .venv/.wheel ## The inner loop: formatting, lints, the core's tests, the 
 	@$(MAKE) --no-print-directory -j 2 check-rust check-python
 
 .PHONY: check-rust check-python
+check-rust: export MAKEFLAGS = # cargo has jobs of its own
 check-rust:
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 	PENSTOCK_FUZZ_ITERATIONS=20000 $(CARGO) test --quiet
