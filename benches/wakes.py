@@ -2,9 +2,10 @@
 
 `python benches/wakes.py [ROUNDS]`: a process waits, in a thread or in an event loop, for a slot or for tokens that
 another process has; from just before that one's release (or settlement) to the moment at which the call goes on. Each
-with nobody else about, with one more process that calls the same limiter as fast as it can, and with two. Beside each
-what the machine itself needs to hand a byte to a thread of another process, and from there to a second thread. Then the
-processor time of a process in which a call waits for ten seconds, and nothing comes.
+with nobody else about, with two more processes that call the same limiter some 5,000 times a second each, and with one
+and with two that do so all the time. Beside each what the machine itself needs to hand a byte to a thread of another
+process, and from there to a second thread. Then the processor time of a process in which a call waits for ten seconds,
+and nothing comes.
 """
 
 from __future__ import annotations
@@ -52,14 +53,16 @@ def wait(store: str, waiter: str, tokens: int, line: Any) -> None:
             given(gate.acquire(tokens))
 
 
-def call(store: str) -> None:
-    """Call the limiter as fast as it goes, without tokens, and never hold its last slot."""
+def call(store: str, pause: float) -> None:
+    """Call the limiter ten times, again and again, without tokens."""
     gate = limiter(store)
     while True:
-        for _ in range(100):
+        for _ in range(10):
             permit = gate.try_acquire(requests=1)
             if permit is not None:
                 permit.release()
+        if pause:
+            time.sleep(pause)
 
 
 def measure(store: str, waiter: str, what: str, rounds: int) -> list[float]:
@@ -170,11 +173,12 @@ def main() -> None:
         store = f"shm://{name}"
         gate = limiter(store)
         try:
-            for others in (0, 1, 2):
-                processes = [CONTEXT.Process(target=call, args=(store,), daemon=True) for _ in range(others)]
+            for others, pause in ((0, 0.0), (2, 0.002), (1, 0.0), (2, 0.0)):
+                processes = [CONTEXT.Process(target=call, args=(store, pause), daemon=True) for _ in range(others)]
                 for process in processes:
                     process.start()
-                print(f"{others} more processes at work")
+                how = f"with pauses of {1e3 * pause:.0f} ms" if pause else "all the time"
+                print(f"{others} more processes at work, {how}" if others else "nobody else at work", flush=True)
                 for waiter in WAITERS:
                     for what in ("release", "refund"):
                         show(f"  {what} wakes a {waiter}", measure(store, waiter, what, rounds))

@@ -267,6 +267,37 @@ def test_another_process_wakes_who_waits(store, what) -> None:
         assert queue.get(timeout=20) - began < 5  # 20 ms on a machine that has nothing else to do; see the benches
 
 
+@pytest.mark.slow
+@pytest.mark.once
+def test_wakes_are_quick_and_nobody_polls_for_them(store) -> None:
+    """By the median, since any wake may be late on a machine that is busy: a fifth of a second would be polling."""
+    gate = Limiter(concurrency=1, store=store)
+
+    def wait(queue):
+        own = Limiter(concurrency=1, store=store)
+        for _ in range(15):
+            with own.permit():
+                queue.put(time.monotonic())
+            until(lambda: own.stats().in_flight == 1)
+        before = time.process_time()
+        with contextlib.suppress(AcquireTimeout):
+            own.acquire(timeout=1.5)
+        queue.put(time.process_time() - before)
+
+    permit = gate.acquire()
+    with worker(wait) as (_, queue):
+        took = []
+        for _ in range(15):
+            until(lambda: gate.stats().waiting == 1)
+            began = time.monotonic()
+            permit.release()
+            took.append(queue.get(timeout=20) - began)
+            permit = gate.acquire(timeout=20)
+        assert sorted(took)[7] < 0.1, took
+        assert queue.get(timeout=20) < 0.3
+    permit.release()
+
+
 # Processes that end
 
 
