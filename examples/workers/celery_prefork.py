@@ -91,6 +91,7 @@ def main() -> None:
             for process in reversed(running):
                 process.terminate()
                 process.wait(30)
+            Path(f"/dev/shm/penstock-{os.geteuid()}-{quota}").unlink(missing_ok=True)  # nobody uses that name again
         done = [answer.name.rsplit("-", 1) for answer in answers.iterdir()]
         print(f"{len({text for text, _ in done})} tasks by {len({worker for _, worker in done})} processes")
         print(f"The provider saw: {provider.summary()}")

@@ -78,6 +78,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait(30)
+            Path(f"/dev/shm/penstock-{os.geteuid()}-{quota}").unlink(missing_ok=True)  # nobody uses that name again
         used = {page.split()[0] for page in pages}
         print(f"{len(pages)} answers from {len(used)} workers")
         print(f"The provider saw: {provider.summary()}")
