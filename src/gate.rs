@@ -922,11 +922,11 @@ impl<T: Default> Gate<T> {
             }
             Kind::Transient | Kind::Oversize | Kind::Fatal => {}
         }
+        if self.discovery.is_some() {
+            self.note_found();
+        }
         if let Some(remote) = &mut self.remote {
             remote.note_learned(&self.books.ledger);
-            if self.discovery.is_some() {
-                self.note_found();
-            }
         }
     }
 

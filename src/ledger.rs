@@ -73,6 +73,18 @@ pub struct Learned {
     pub speed: u64,
 }
 
+impl Learned {
+    /// What holds of a rate before an answer says anything of it.
+    pub(crate) fn nothing(dimension: Dimension, rate: Rate) -> Self {
+        Self { dimension, period: rate.period(), amount: rate.amount(), burst: rate.burst(), speed: FULL }
+    }
+
+    /// Whether both are of the same rate.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        (self.dimension, self.period) == (other.dimension, other.period)
+    }
+}
+
 /// How one rate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {

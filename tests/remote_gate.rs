@@ -268,3 +268,34 @@ fn what_another_process_tried_is_not_tried_again() {
     assert_eq!(rises(&mut late, 10 * SECOND), None);
     assert_eq!(rises(&mut late, 16 * SECOND), Some(1_010));
 }
+
+#[test]
+fn what_an_answer_says_before_the_store_was_asked_is_told_again_when_its_limits_are_known() {
+    let told = |notes: &Notes| notes.learned.iter().map(|one| (one.dimension, one.amount)).collect::<Vec<_>>();
+    let rates = vec![
+        (Dimension::Requests, Rate::new(600, 60 * SECOND).unwrap()),
+        (Dimension::Tokens, Rate::new(90_000, 60 * SECOND).unwrap()),
+    ];
+    let config = Config { rates: rates.clone(), network_jitter: Some(SECOND), ..Config::default() };
+    let mut gate: Gate<u32> = Gate::remote(config, OnFailure::Share, 0);
+    // Of what no answer has named another process may know more.
+    let lower = [("x-ratelimit-limit-requests", "60")];
+    let notes = observe(&mut gate, 0, &lower);
+    assert_eq!((told(&notes), notes.edition), (vec![(Dimension::Requests, 60)], Some(0)));
+    assert!(observe(&mut gate, 0, &lower).learned.is_empty(), "it is told once");
+    // The store had limits of its own edition by then, and did not know of which that was.
+    hear(&mut gate, 0, Event::Limits(Limits::given(rates.clone(), 0, None), 5));
+    let notes = gate.outgoing(0);
+    assert_eq!((told(&notes), notes.edition), (vec![(Dimension::Requests, 60)], Some(5)));
+    // Of other rates nothing was said.
+    let others = vec![(Dimension::Requests, Rate::new(300, 60 * SECOND).unwrap()), rates[1]];
+    hear(&mut gate, 0, Event::Limits(Limits::given(others, 0, None), 6));
+    assert!(gate.outgoing(0).learned.is_empty());
+    let tokens = [("x-ratelimit-limit-tokens", "1000")];
+    let mut notes = observe(&mut gate, SECOND, &tokens);
+    assert_eq!((told(&notes), notes.edition), (vec![(Dimension::Tokens, 1_000)], Some(6)));
+    // What waits to be told is put together, the later word on each.
+    notes.append(observe(&mut gate, SECOND, &lower));
+    notes.append(observe(&mut gate, SECOND, &[("x-ratelimit-limit-tokens", "500")]));
+    assert_eq!(told(&notes), [(Dimension::Requests, 60), (Dimension::Tokens, 500)]);
+}

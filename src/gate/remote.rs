@@ -80,6 +80,7 @@ pub(super) struct Remote {
     appetite: usize,
     /// When the call that is granted next was charged, by the store's clock.
     granting: Option<Micros>,
+    /// What the store knows of what answers have made of the rates.
     learned: Vec<Learned>,
     /// The rates that the store was told, or has told.
     told: Vec<(Dimension, Rate)>,
@@ -140,12 +141,25 @@ impl Remote {
 
     /// Tells of the speeds and amounts that answers of the provider have changed.
     pub(super) fn note_learned(&mut self, ledger: &Ledger) {
-        let learned = ledger.learned();
-        if self.whole.is_none() && learned != self.learned {
-            self.learned.clone_from(&learned);
-            self.notes.learned = learned;
-            self.notes.edition = Some(self.edition);
+        if self.whole.is_some() {
+            return;
         }
+        let learned = ledger.learned();
+        // Of the other rates another process may have heard more.
+        let news: Vec<_> = learned.iter().filter(|one| !self.learned.contains(one)).copied().collect();
+        if news.is_empty() {
+            return;
+        }
+        self.learned = learned;
+        self.notes.append(Notes { learned: news, edition: Some(self.edition), ..Notes::default() });
+    }
+
+    /// The store has these rates from now on, of which no answer has said anything yet, in the places of others.
+    fn has_rates(&mut self, rates: &[(Dimension, Rate)], places: Places) {
+        self.learned.retain(|one| !places.has(one.dimension));
+        let in_places = rates.iter().filter(|(dimension, _)| places.has(*dimension));
+        self.learned.extend(in_places.map(|&(dimension, rate)| Learned::nothing(dimension, rate)));
+        self.told = rates.to_vec();
     }
 
     /// Tells what the provider counts of rates that were found out just now.
@@ -588,7 +602,7 @@ impl<T: Default> Gate<T> {
     fn note_changed(&mut self, limits: Limits) {
         let Some(remote) = &mut self.remote else { return };
         remote.go_on();
-        remote.told.clone_from(&limits.rates);
+        remote.has_rates(&limits.rates, limits.owned.and(limits.found));
         let notes = Notes { limits: Some(limits), edition: Some(remote.edition), ..Notes::default() };
         remote.notes.append(notes);
     }
@@ -628,9 +642,10 @@ impl<T: Default> Gate<T> {
         }
         let rates = self.limits().rates;
         if let Some(remote) = &mut self.remote {
-            (remote.told, remote.edition) = (rates, edition);
-            // What answers said of rates is told anew: it may have been of others.
-            remote.learned.clear();
+            remote.edition = edition;
+            remote.has_rates(&rates, Places::ALL);
+            // What answers said of rates that are still these is told anew: the store may have taken it to be of others.
+            remote.note_learned(&self.books.ledger);
             remote.go_on();
         }
         self.fail_hopeless(now, settled);

@@ -87,9 +87,8 @@ impl Notes {
         self.debit = self.debit.plus(later.debit);
         self.restores.append(&mut later.restores);
         self.counted.append(&mut later.counted);
-        if !later.learned.is_empty() {
-            self.learned = later.learned; // they are whole
-        }
+        self.learned.retain(|one| !later.learned.iter().any(|other| other.is_of_same(one)));
+        self.learned.append(&mut later.learned);
         self.spent = later.spent.or(self.spent);
         self.edition = later.edition.or(self.edition);
         self.limits = match (self.limits.take(), later.limits) {
