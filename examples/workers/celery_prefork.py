@@ -19,6 +19,12 @@ from celery import Celery
 
 from penstock import Limiter, per_second
 
+
+def in_folder(folder: str) -> dict[str, str]:
+    """What Celery's file system transport is told, so that all it writes is in one folder."""
+    return dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), folder)
+
+
 # --8<-- what an app has
 #: One quota of 20 calls a second, of which 3 may be under way, for all processes together.
 QUOTA = os.environ.get("QUOTA", "celery-example")
@@ -27,7 +33,7 @@ gate = Limiter(requests=per_second(20), concurrency=3, network_jitter=0.3, store
 app = Celery("celery_prefork", broker=os.environ.get("BROKER", "memory://"))
 app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
 if "FOLDER" in os.environ:
-    app.conf.broker_transport_options = {f"data_folder_{way}": os.environ["FOLDER"] for way in ("in", "out")}
+    app.conf.broker_transport_options = in_folder(os.environ["FOLDER"])
 
 
 @app.task
@@ -78,9 +84,8 @@ def main() -> None:
         here = Path(__file__).resolve().parent
         running.append(subprocess.Popen(command, cwd=here, env=os.environ | {"C_FORCE_ROOT": "1"}))
         app.conf.broker_url = environment["BROKER"]
-        app.conf.broker_transport_options = {
-            f"data_folder_{way}": os.environ.get("FOLDER", home) for way in ("in", "out")
-        }
+        if not redis:
+            app.conf.broker_transport_options = in_folder(environment["FOLDER"])
         try:
             for number in range(40):
                 summarize.delay(f"text-{number}")
