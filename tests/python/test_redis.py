@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from redis_servers import Proxy, Server, fresh_name, is_back, limiter_at, messages
+from sharing import SOAK
 from waiting import run as run_program
 from waiting import until
 
@@ -352,7 +353,7 @@ print(json.dumps(left))
 
 @pytest.mark.timeout(180)
 def test_eight_processes_use_just_what_there_is(server):
-    amount, name = (5_000 if os.environ.get("PENSTOCK_SOAK") else 1_000), fresh_name()
+    amount, name = (5_000 if SOAK else 1_000), fresh_name()
     until_when = time.time() + 12
     workers = [start(LEAVE, server.url, name, amount, 1, until_when) for _ in range(8)]
     logs = [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
@@ -845,8 +846,7 @@ print(json.dumps([left, max(slow)]))
 
 @pytest.mark.timeout(600)
 def test_a_server_killed_again_and_again_under_load():
-    soak = bool(os.environ.get("PENSTOCK_SOAK"))
-    seconds, every, down = (300, 20, 2) if soak else (18, 6, 2)
+    seconds, every, down = (300, 20, 2) if SOAK else (18, 6, 2)
     amount, name = 30_000, fresh_name()
     with Server() as server:
         until_when = time.time() + seconds
