@@ -63,7 +63,9 @@ bench: .venv-bench/.wheel ## Measure the core alone, and Penstock beside its pee
 	.venv-bench/bin/python benches/wakes.py
 
 .PHONY: fuzz
-fuzz: ## Read ten million mutated answers of providers, new ones each time; SEED and ITERATIONS choose them
+fuzz: ## New cases of each property, and ten million mutated answers of providers; SEED and ITERATIONS choose them
+	PROPTEST_RNG_SEED=$(or $(SEED),$(shell date +%s)) PROPTEST_CASES=$(or $(CASES),20000) $(CARGO) test --release \
+		--test bucket --test discovery --test estimate --test provider --test provider_usage --test retry
 	PENSTOCK_FUZZ_SEED=$(or $(SEED),$(shell date +%s)000000000) PENSTOCK_FUZZ_ITERATIONS=$(or $(ITERATIONS),10000000) \
 		$(CARGO) test --release --test fuzz_provider -- --nocapture
 

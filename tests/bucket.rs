@@ -1,23 +1,20 @@
 //! The bucket against governor's as an oracle, its exactness over long runs, and the wait that it tells.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use cases::cases;
 use governor::clock::{Clock, FakeRelativeClock, Reference};
 use governor::{Quota, RateLimiter};
 use penstock::bucket::Bucket;
 use penstock::clock::{Nanos, SECOND};
 use penstock::rate::Rate;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use support::{Chance, MINUTE};
-
-/// The same cases in every run.
-fn fixed(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn bucket(amount: u64, period: Nanos, burst: u64) -> Bucket {
     Bucket::new(&Rate::new(amount, period).unwrap().with_burst(burst).unwrap(), 0)
@@ -29,7 +26,7 @@ fn schedule(burst: u32) -> impl Strategy<Value = Vec<(u64, u32)>> {
 }
 
 proptest! {
-    #![proptest_config(fixed(2_000))]
+    #![proptest_config(cases(2_000))]
 
     /// governor keeps the time of one token in whole nanoseconds; where that time is whole, both agree on every single
     /// answer and on the wait to the nanosecond.

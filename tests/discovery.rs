@@ -1,11 +1,14 @@
 //! Zero configuration, in virtual time: a limiter that was told nothing finds the provider's limits from its answers, or by
 //! trying where they say nothing, and then runs at them. Each server enforces and answers as the provider does.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use cases::cases;
 use penstock::clock::{Nanos, SECOND};
 use penstock::cost::{Cost, Dimension};
 use penstock::gate::{Admission, Config, Gate, Grant, Request};
@@ -668,7 +671,7 @@ fn header() -> impl Strategy<Value = (String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
 
     /// Whatever is told, nothing panics, every call is answered, and no call is refused for a limit that was only tried.
     #[test]

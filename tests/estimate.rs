@@ -1,8 +1,12 @@
 //! The token estimate against exact counts of a tokenizer, and what must hold for any text.
 
+#[path = "support/cases.rs"]
+mod cases;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cases::cases;
 use penstock::estimate::{estimate_tokens, estimate_tokens_bytes};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -131,6 +135,8 @@ fn mixed() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn any_bytes_have_an_estimate(bytes in vec(any::<u8>(), 0..400)) {
         let estimate = estimate_tokens_bytes(&bytes);

@@ -1,9 +1,12 @@
 //! What providers say: every recorded sample, the decision table row by row, and properties that hold for any input.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod corpus;
 
 use std::time::Duration;
 
+use cases::cases;
 use corpus::Sample;
 use penstock::cost::Dimension;
 use penstock::provider::limits::solve_window;
@@ -493,7 +496,15 @@ fn print_go(nanos: u64) -> String {
     }
 }
 
+#[test]
+fn whole_minutes_survive_printing() {
+    let nanos = 119_876_460_000_000_000;
+    assert_eq!(go_duration(print_go(nanos).as_bytes()), Some(Duration::from_nanos(nanos)));
+}
+
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn go_durations_survive_printing(nanos in any::<u64>()) {
         let printed = print_go(nanos);

@@ -1,7 +1,11 @@
 //! Usage, and errors, read from answers as they come: every form that a provider answers in, cut at every place.
 
+#[path = "support/cases.rs"]
+mod cases;
+
 use std::fmt::Write as _;
 
+use cases::cases;
 use penstock::cost::Cost;
 use penstock::estimate::estimate_tokens;
 use penstock::provider::{Call, Headers, Kind, Provider, Usage, UsageReader, is_free, streaming};
@@ -560,8 +564,14 @@ fn an_error_in_words_behind_a_broken_document_is_read_in_any_pieces() {
     assert!(errors[0].is_some() && errors.iter().all(|error| *error == errors[0]), "{errors:?}");
 }
 
+#[test]
+fn white_space_before_an_answer_of_unknown_form_says_nothing() {
+    let body = b"\n\n event: error\ndata: no room for this call\n\n";
+    assert!(read(Provider::Bedrock, "", body).error().is_some());
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 2_000 } else { 20_000 }))]
+    #![proptest_config(cases(if cfg!(debug_assertions) { 2_000 } else { 20_000 }))]
 
     /// Nothing panics, and where it is cut makes no difference.
     #[test]

@@ -1,27 +1,21 @@
 //! Properties of retries: whatever comes, delays, floors, deadlines and budgets hold.
 
+#[path = "support/cases.rs"]
+mod cases;
+
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use cases::cases;
 use penstock::retry::{
     Account, Backoff, CallSlot, Decision, Failure, FailureKind, Jitter, Memory, Nanos, Policy, Progress, Random,
     RetryBudget, RetrySlot, StopReason,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 const SECOND: Nanos = 1_000_000_000;
-
-/// The same cases in every run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others, and for more.
-fn config() -> ProptestConfig {
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    match config.rng_seed {
-        RngSeed::Random => ProptestConfig { rng_seed: RngSeed::Fixed(3), ..config },
-        RngSeed::Fixed(_) => config,
-    }
-}
 
 fn jitters() -> impl Strategy<Value = Jitter> {
     prop_oneof![Just(Jitter::None), Just(Jitter::Full), Just(Jitter::Equal), Just(Jitter::Decorrelated)]
@@ -59,7 +53,7 @@ fn failures() -> impl Strategy<Value = Failure> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn delays_keep_within_their_formula(

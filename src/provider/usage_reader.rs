@@ -92,7 +92,9 @@ impl UsageReader {
     /// Unix epoch.
     pub fn feed(&mut self, mut bytes: &[u8], now: f64) {
         if matches!(self.form, Form::Unknown) {
-            let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) else { return };
+            // White space before it belongs to neither form: with it gone, it makes no difference where the body is cut.
+            bytes = bytes.trim_ascii_start();
+            let Some(first) = bytes.first() else { return };
             self.form = if matches!(first, b'{' | b'[') { Form::Json } else { Form::Events(Events::new()) };
         }
         match std::mem::replace(&mut self.form, Form::Opaque) {
