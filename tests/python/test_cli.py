@@ -15,7 +15,7 @@ from penstock import Limiter, Rate
 from penstock.cli import demo, main
 from penstock.cli.patterns import PATTERNS
 from penstock.cli.run import Run, optimum
-from penstock.cli.scoreboard import Scoreboard, remarks, table
+from penstock.cli.scoreboard import Scoreboard, closing, remarks, table
 from penstock.cli.server import Server
 from penstock.cli.workload import calls
 from penstock.testing.provider.log import ArrivalLog
@@ -152,6 +152,7 @@ def test_the_demo_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> No
     assert int(sent) == int(answered) + int(refused)
     assert f"asyncio.gather: {failed} of 24 calls have no answer ({failed} RateLimitError)" in captured.out
     assert "semaphore" not in captured.out
+    assert "asyncio.gather: over after" in captured.out  # a minute and a half without a word looks like a hang
 
 
 @pytest.mark.slow
@@ -284,3 +285,25 @@ def test_a_line_per_run_on_a_terminal() -> None:
     ]
     assert lines[0].endswith("0 of 300     0 refused   1.2 s")
     assert all(len(line.rstrip()) <= 80 for line in lines)
+
+
+def test_a_narrow_terminal_gets_lines_that_fit() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=48)
+    with Scoreboard(console, list(PATTERNS), 1_200) as board:
+        board.show("gather", 1.25, ArrivalLog().summary({}))
+    console.print(closing([run("gather", answered=300, errors={"RateLimitError": 900}), run("penstock")], console))
+    printed = Text.from_ansi(console.file.getvalue().split("\x1b[2K")[-1]).plain.splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, printed)) <= 48
+    assert len([line for line in printed if line.startswith("asyncio.gather")]) == 2  # of them one is the live line
+    assert "  123.4 s, 99% of quota" in printed  # no ratio for who gave up
+    assert "  123.4 s, 1.03 of the optimum, 99% of quota" in printed
+
+
+def test_a_terminal_that_knows_only_ascii_is_drawn_in_ascii() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(file=file, force_terminal=True, width=80)
+    with Scoreboard(console, list(PATTERNS), 10) as board:
+        board.show("gather", 1.25, ArrivalLog().summary({}))
+    console.print(closing([run("penstock")], console))
+    file.flush()
+    assert "-" * 20 in file.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]

@@ -185,7 +185,7 @@ async def _show(names: list[str], server: Server, work: list[Call], gates: Calla
     from penstock.cli.patterns import OURS
     from penstock.cli.run import run as one_run
     from penstock.cli.run import warm_up
-    from penstock.cli.scoreboard import Scoreboard, remarks, table
+    from penstock.cli.scoreboard import Scoreboard, closing, remarks
 
     console = Console(highlight=False)
     sizes = [call.tokens for call in work]
@@ -200,8 +200,9 @@ async def _show(names: list[str], server: Server, work: list[Call], gates: Calla
         for name in names:
             gate = gates(name=f"demo-{name}")
             runs.append(await one_run(name, server, work, gate, functools.partial(board.show, name)))
+            board.over(runs[-1])
     console.print()
-    console.print(table(runs))
+    console.print(closing(runs, console))
     for remark in remarks(runs):
         console.print(remark)
     return 0 if all(run.clean for run in runs if run.name in OURS) else 1

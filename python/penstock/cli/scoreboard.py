@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from penstock.cli.run import Run
     from penstock.testing.provider import Summary
 
-#: Columns; all of a line fits in 80.
-_BAR, _NAME = 20, 23
+#: Columns of a line's bar, of its name, and of what stands behind the bar; all of a line fits in 80.
+_BAR, _NAME, _REST = 20, 23, 36
+#: Columns that the closing table needs; in fewer, each run has lines of its own.
+_TABLE = 78
 
 
 class Scoreboard:
-    """A line per run, drawn over while it goes on. Nothing at all where the console is no terminal."""
+    """A line per run: drawn over while it goes on, or, where the console is no terminal, printed when it is over."""
 
     def __init__(self, console: Console, names: Sequence[str], calls: int) -> None:
+        self._console = console
         self._calls = calls
+        self._bar = max(0, min(_BAR, console.width - _NAME - _REST))
+        self._full, self._empty = "━─" if _is_unicode(console) else "#-"
         self._lines = {name: Text(f"{PATTERNS[name][0]:{_NAME}}waits for its turn", style="dim") for name in names}
         # Drawn when there is news, not by a thread: this process is busy enough with both sides of the calls.
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -51,19 +56,41 @@ class Scoreboard:
         if self._live is None:
             return
         done = summary.admitted - summary.in_flight
-        filled = _BAR * done // max(1, self._calls)
+        filled = self._bar * done // max(1, self._calls)
         line = Text(f"{PATTERNS[name][0]:{_NAME}}", style="bold")
-        line.append("━" * filled, style="cyan")
-        line.append("─" * (_BAR - filled), style="bright_black")
+        line.append(self._full * filled, style="cyan")
+        line.append(self._empty * (self._bar - filled), style="bright_black")
         line.append(f" {done:>4} of {self._calls}  ", style="not bold")
         line.append(f"{summary.refused:>4} refused", style="red" if summary.refused else "green")
         line.append(f" {seconds:5.1f} s", style="not bold")
         self._lines[name] = line
         self._draw()
 
+    def over(self, run: Run) -> None:
+        """Say that a run is over, where nobody saw it go on."""
+        if self._live is None:
+            self._console.print(f"{PATTERNS[run.name][0]}: over after {run.seconds:.1f} s")
+
     def _draw(self) -> None:
         if self._live is not None:
-            self._live.update(Text("\n").join(self._lines.values()), refresh=True)
+            lines = Text("\n", no_wrap=True, overflow="crop").join(self._lines.values())
+            self._live.update(lines, refresh=True)
+
+
+def _is_unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
+
+
+def closing(runs: Sequence[Run], console: Console) -> Table | str:
+    """Make what closes the demo: the table, or where that does not fit, three lines per run."""
+    if console.width >= _TABLE:
+        return table(runs)
+    return "\n".join(
+        f"{PATTERNS[run.name][0]}\n"
+        f"  {run.answered:,} of {run.calls:,} answered, {run.sent:,} sent, {run.refused:,} refused\n"
+        f"  {run.seconds:.1f} s{'' if run.failed else f', {run.ratio:.2f} of the optimum'}, {run.used:.0%} of quota"
+        for run in runs
+    )
 
 
 def table(runs: Sequence[Run]) -> Table:
