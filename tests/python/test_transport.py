@@ -8,6 +8,8 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -143,6 +145,44 @@ def test_a_loop_that_is_only_closed_leaves_nothing(library: Any, provider: FakeP
         gc.collect()
     assert pools._owners == {}
     assert pool._connections == []
+
+
+@BOTH
+def test_connections_of_a_loop_before_anyone_governed_are_not_used(library: Any, provider: FakeProvider) -> None:
+    # A script that called the bare client in an `asyncio.run`, and governs it for the next.
+    http = library.AsyncClient()
+
+    async def main() -> None:
+        assert (await http.post(chat(provider), json=body(max_tokens=5), headers=KEY)).status_code == 200
+
+    run(main())
+    (left,) = http._transport._pool._connections
+    limiter = roomy()
+    penstock.govern(http, limiter)
+    with pytest.warns(ResourceWarning):  # asyncio's own, of the connection that the first loop left
+        run(main())
+        del left
+        gc.collect()
+    run(main())
+    assert spent(limiter) == 2
+    assert provider.summary().sent == 3
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_an_interpreter_that_exits_with_an_open_loop_says_nothing(library: str, provider: FakeProvider) -> None:
+    source = f"""
+import asyncio, {library}, penstock
+http = penstock.govern({library}.AsyncClient(trust_env=False), penstock.Limiter(requests=6_000))
+
+async def main():
+    answer = await http.post({chat(provider)!r}, json={body(max_tokens=5)!r}, headers={dict(KEY)!r})
+    print(answer.status_code)
+
+event_loop = asyncio.new_event_loop()
+event_loop.run_until_complete(main())
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.stdout, done.stderr) == ("200\n", "")
 
 
 @BOTH

@@ -142,6 +142,7 @@ class AsyncPools:
                 _drop(self._owners.pop(gone).transport)
             taken = any(own.transport is self.transport for own in self._owners.values())
             transport = cloned(self.transport) if taken else self.transport
+            _forget_dead(transport)
             # Not where it is shared between loops, nor where nothing keeps the guard for as long as it is in use.
             guarded = not (transport is self.transport and taken) and hasattr(transport, "__dict__")
             own = _Own(transport, self._guard(event_loop, transport) if guarded else None)
@@ -156,7 +157,10 @@ class AsyncPools:
                 own = self._owners.get(event_loop)
                 if own is not None and own.transport is transport:
                     del self._owners[event_loop]
-            await transport.aclose()
+            if running_loop() is None:  # a loop that nobody closed, as the interpreter exits
+                _drop(transport)
+            else:
+                await transport.aclose()
 
     async def aclose(self) -> None:
         """Close the connections of all loops."""
@@ -200,14 +204,32 @@ def running_loop() -> AbstractEventLoop | None:
 
 def _drop(transport: Any) -> None:
     """Close what a loop left behind that is closed itself: nothing of it can be awaited any more."""
-    pool = getattr(transport, "_pool", None)
-    connections = getattr(pool, "_connections", None)
-    if not isinstance(connections, list):
-        return
+    connections = _connections(transport)
     left = list(connections)
     connections.clear()
     for connection in left:
+        _close_socket(connection)
+
+
+def _forget_dead(transport: Any) -> None:
+    """Close what was opened before anyone governed it, in a loop that is closed: an ``asyncio.run`` that is over."""
+    connections = _connections(transport)
+    for connection in list(connections):
         with contextlib.suppress(Exception):
-            stream = connection._connection._network_stream  # noqa: SLF001
-            sock = stream.get_extra_info("socket")
-            getattr(sock, "_sock", sock).close()
+            stream = connection._connection._network_stream._stream  # noqa: SLF001
+            while hasattr(stream, "transport_stream"):  # TLS
+                stream = stream.transport_stream
+            if stream._transport._loop.is_closed():  # noqa: SLF001
+                connections.remove(connection)
+                _close_socket(connection)
+
+
+def _connections(transport: Any) -> list[Any]:
+    connections = getattr(getattr(transport, "_pool", None), "_connections", None)
+    return connections if isinstance(connections, list) else []
+
+
+def _close_socket(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        sock = connection._connection._network_stream.get_extra_info("socket")  # noqa: SLF001
+        getattr(sock, "_sock", sock).close()
