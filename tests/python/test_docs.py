@@ -8,6 +8,8 @@ import importlib
 import os
 import re
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pages
@@ -18,12 +20,20 @@ import penstock
 #: Pages whose blocks run here, and what a program has to begin with that such a page does not say again.
 HERE = {
     "govern.md": "import penstock",
+    "migrating.md": "async def call(prompt): ...\nprompt = 'Hello'",
     "providers.md": "",
     "redis.md": "from penstock import Limiter",
     "shared-memory.md": "from penstock import Limiter",
 }
 #: Pages whose blocks need a framework: they run in its environment, in `frameworks/*/test_page*.py`.
 THERE = {"ag2.md", "autogen.md", "langchain.md", "langgraph.md", "litellm.md", "llamaindex.md"}
+#: Where docstrings are: those of the compiled module are in its stub.
+PACKAGE = pages.ROOT / "python" / "penstock"
+SOURCES = [
+    file
+    for file in sorted(PACKAGE.rglob("*.py*"))
+    if file.suffix in (".py", ".pyi") and "::\n" in file.read_text(encoding="utf-8")
+]
 
 
 def unknown(block: str) -> list[str]:
@@ -48,6 +58,28 @@ def unknown(block: str) -> list[str]:
 def test_blocks_name_what_exists(page: Path) -> None:
     for _, block in pages.sources(page) + pages.sources(page, "py"):
         assert unknown(block) == [], block
+
+
+def in_docstrings(source: str) -> Iterator[str]:
+    """The blocks behind ``::`` in the docstrings of a file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            for block in re.findall(r"::\n\n((?: +.*\n|\n)+)", (ast.get_docstring(node) or "") + "\n"):
+                yield textwrap.dedent(block)
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_docstrings_name_what_exists(file: Path) -> None:
+    for block in in_docstrings(file.read_text(encoding="utf-8")):
+        assert unknown(block) == [], block
+
+
+def test_blocks_of_docstrings_are_found() -> None:
+    assert list(in_docstrings('def a():\n    """One::\n\n        x = 1\n\n        y\n\n    Two.\n    """')) == [
+        "x = 1\n\ny\n\n"
+    ]
+    found = [block for file in SOURCES for block in in_docstrings(file.read_text(encoding="utf-8"))]
+    assert len(found) >= 10
 
 
 def test_what_is_missing_is_found() -> None:
