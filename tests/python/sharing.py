@@ -100,6 +100,35 @@ def in_tasks(gate: Limiter, until: float, costs: tuple[int, int], seed: int, tas
     return log
 
 
+class Pulse:
+    """A thread that tells for how many seconds its process stood still: stopped, or without a processor."""
+
+    #: A beat, and how late one may be before that counts, in seconds.
+    BEAT, LATE = 0.02, 0.05
+
+    def __init__(self) -> None:
+        self.stood = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat)
+
+    def _beat(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(self.BEAT):
+            now = time.monotonic()
+            late = now - before - self.BEAT
+            self.stood += late if late > self.LATE else 0
+            before = now
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._thread.join()
+
+
 def _worker(
     store: str,
     rate: tuple[int, float],
@@ -115,8 +144,10 @@ def _worker(
     until = time.monotonic() + seconds
     work = in_tasks if number % 2 else in_threads
     before = time.process_time()
-    log = work(gate, until, costs, number)
-    results.put((number, log, time.process_time() - before))
+    pulse = Pulse()
+    with pulse.beating():
+        log = work(gate, until, costs, number)
+    results.put((number, log, time.process_time() - before, pulse.stood))
 
 
 def saturate(
@@ -127,25 +158,30 @@ def saturate(
     costs: tuple[int, int] = (1, 1),
     method: str = "fork",
     **limits: Any,
-) -> list[Log]:
-    """Processes that all have more to send than may leave; half of them in tasks, half in threads. Gives their logs."""
+) -> tuple[list[Log], float]:
+    """Processes that all have more to send than may leave; half of them in tasks, half in threads.
+
+    Gives their logs, and for how many seconds one or another of them stood still: others had its share meanwhile, and
+    it may make up for that, or nobody had it. So much judges the machine, not the limiter.
+    """
     context: Any = multiprocessing.get_context(method)
     barrier, results = context.Barrier(processes), context.Queue()
     arguments = [(store, rate, limits, seconds, costs, number, barrier, results) for number in range(processes)]
     workers = [context.Process(target=_worker, args=one) for one in arguments]
     for worker in workers:
         worker.start()
-    logs, used = {}, 0.0
+    logs, used, stood = {}, 0.0, 0.0
     for _ in workers:
-        number, log, time_ = results.get(timeout=seconds + 60)
-        logs[number], used = log, used + time_
+        number, log, time_, still = results.get(timeout=seconds + 60)
+        logs[number], used, stood = log, used + time_, stood + still
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
     counts = [sum(cost for _, cost in logs[number]) for number in range(processes)]
     calls = sum(len(log) for log in logs.values())
-    print(f"{rate[0]} in {rate[1]} s: {calls} calls in {seconds} s, {used:.1f} s of processor time, parts {counts}")
-    return [logs[number] for number in range(processes)]
+    spent = f"{used:.1f} s of processor time, {stood:.2f} s still"
+    print(f"{rate[0]} in {rate[1]} s: {calls} calls in {seconds} s, {spent}, parts {counts}")
+    return [logs[number] for number in range(processes)], stood
 
 
 def most_in_any(log: Log, window: float) -> int:

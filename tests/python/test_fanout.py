@@ -145,16 +145,19 @@ def test_gather_ends_as_asyncio_gather_does(case: Callable[[], Any], return_exce
 def test_gather_is_cancelled_as_asyncio_gather_is(gather: str, return_exceptions: bool, how: str) -> None:
     limiter = Limiter(requests=lasting(100), concurrency=2)
     ended: list[str] = []
+    over: Any = None
 
     async def call(name: str) -> str:
         try:
-            await asyncio.sleep(0.05)
+            await over.wait()
         except asyncio.CancelledError:
             ended.append(name)
             raise
         return name
 
     async def main() -> Any:
+        nonlocal over
+        over = asyncio.Event()
         task = asyncio.create_task(call("task"))
         awaitables = [call("one"), task, call("two")]
         if gather == "asyncio":
@@ -164,8 +167,10 @@ def test_gather_is_cancelled_as_asyncio_gather_is(gather: str, return_exceptions
         awaiting = asyncio.ensure_future(ending(together))
         await turns()
         {"the future": together, "the task that awaits it": awaiting, "one of the tasks": task}[how].cancel()
+        await turns(20)  # until the cancellation has come to all whom it concerns
+        over.set()
         result = await awaiting
-        await asyncio.sleep(0.1)
+        await turns(20)
         return result
 
     result = run(main())
@@ -430,9 +435,15 @@ def test_an_iterable_that_fails_ends_a_map(kind: str, return_exceptions: bool) -
 
 def test_astream_gives_results_as_they_come() -> None:
     limiter = Limiter(concurrency=3)
+    others = 5
 
     async def call(item: int) -> int:
-        await asyncio.sleep(0.05 if item == 0 else 0)
+        nonlocal others
+        if item == 0:
+            await until(lambda: others == 0)
+        else:
+            await asyncio.sleep(0)
+            others -= 1
         return item * 10
 
     async def main() -> None:

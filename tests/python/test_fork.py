@@ -19,6 +19,7 @@ import traceback
 import warnings
 
 import pytest
+from loops import lasting
 from waiting import idle, run, until
 
 from penstock import AcquireTimeout, Limiter, Rate, per_second
@@ -31,12 +32,12 @@ pytestmark = [
 ]
 
 
-def in_child(work, seconds=20):
+def in_child(work, seconds=50):
     """Run ``work`` in a forked child."""
     return reap(fork(work, seconds))
 
 
-def fork(work, seconds=20):
+def fork(work, seconds=50):
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -71,7 +72,7 @@ def works(limiter, concurrency):
     thread.start()
     until(lambda: limiter.stats().waiting == 1)
     permits.pop().release()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
 
     async def main():
@@ -82,7 +83,7 @@ def works(limiter, concurrency):
             await limiter.aacquire(timeout=0.01)
         assert limiter.stats().waiting == 1
         permits.pop().release()
-        permits.append(await asyncio.wait_for(waiting, 10))
+        permits.append(await asyncio.wait_for(waiting, 30))
 
     asyncio.run(main())
     for permit in permits:
@@ -108,7 +109,7 @@ class TestFork:
         assert idle(limiter)
 
     def test_a_copied_permit_changes_nothing(self):
-        limiter = Limiter(concurrency=2, tokens=Rate(1_000, 60, burst=1_000), per_key={"concurrency": 1})
+        limiter = Limiter(concurrency=2, tokens=lasting(10_000), per_key={"concurrency": 1})
         permits = [limiter.acquire(100, key="a"), limiter.acquire(100, key="b")]
 
         def child():
@@ -160,7 +161,7 @@ class TestFork:
             pid = os.fork()
             if pid == 0:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(20)
+                signal.alarm(50)
         if pid == 0:
             status = 1
             try:
@@ -188,7 +189,7 @@ class TestFork:
         assert (limiter.stats().in_flight, limiter.stats().waiting) == (1, 20)
         permit.release()
         for thread in threads:
-            thread.join(20)
+            thread.join(30)
             assert not thread.is_alive()
         assert idle(limiter)
 
@@ -207,7 +208,7 @@ class TestFork:
         until(lambda: limiter.stats().waiting == 10)
         in_child(lambda: works(limiter, 1))
         permit.release()
-        thread.join(20)
+        thread.join(30)
         assert not thread.is_alive()
         assert idle(limiter)
 
@@ -227,7 +228,7 @@ class TestFork:
                 asyncio.events._set_running_loop(None)
                 gc.collect()
                 assert limiter.stats().waiting == 1
-            thread.join(10)
+            thread.join(30)
             assert not thread.is_alive()
             assert idle(limiter)
 
@@ -293,7 +294,7 @@ class TestFork:
         finally:
             stop.set()
             for thread in threads:
-                thread.join(20)
+                thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
         assert idle(limiter)
 

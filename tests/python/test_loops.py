@@ -128,12 +128,12 @@ class TestManyLoops:
     def test_limits_of_a_key_of_which_only_another_loop_knows(self, kind):
         """The waiter is set free by a release elsewhere, and then has to wait for its key's rate."""
         limiter = Limiter(per_key={"concurrency": 1, "requests": Rate(5, 1, burst=1, window=False)})
+        started = time.monotonic()
         permit = limiter.acquire(key="a")
 
         async def main():
             await limiter.aacquire(key="a")
 
-        started = time.monotonic()
         thread = threading.Thread(target=run_in, args=(kind, main()))
         thread.start()
         until(lambda: limiter.stats().waiting == 1)

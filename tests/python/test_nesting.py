@@ -347,21 +347,26 @@ def test_keys_inside() -> None:
 def test_a_call_that_outlives_the_permit_outside_keeps_its_slot() -> None:
     limiter = make(concurrency=1)
     most = under_way = 0
+    over: Any = None
 
     @limiter.limit()
     async def call() -> None:
         nonlocal most, under_way
         under_way += 1
         most = max(most, under_way)
-        await asyncio.sleep(0.01)
+        await over.wait()
+        await turns(2)
         under_way -= 1
 
     async def main() -> None:
+        nonlocal over
+        over = asyncio.Event()
         async with limiter:
             left_behind = asyncio.create_task(call())
             await turns()
         assert under_way == 1
         assert limiter.try_acquire() is None
+        over.set()
         await asyncio.gather(left_behind, *(call() for _ in range(3)))
 
     run(main())

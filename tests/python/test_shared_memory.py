@@ -82,17 +82,17 @@ def ask(store, limits, queue):
 def test_fifty_a_second_are_kept_and_shared_evenly(store, method) -> None:
     """Eight processes, half of them tasks and half threads; they have the same share to within a tenth."""
     seconds = 30 if SOAK else 8
-    logs = saturate(store, (50, 1), seconds, method=method, network_jitter=0.2)
+    logs, stood = saturate(store, (50, 1), seconds, method=method, network_jitter=0.2)
     union = [entry for log in logs for entry in log]
     assert most_in_any(union, 1) <= 50
     # A window of 1.2 seconds takes 50; the last may be cut off.
     begin, end = min(union)[0], max(union)[0]
-    assert len(union) >= int((end - begin) / 1.2) * 50
+    assert len(union) >= int((end - begin) / 1.2 - stood) * 50
     # While all wait: the first burst is of who came first, and the last window of who gives up last.
     parts = [sum(begin + 1 < time_ < begin + seconds - 1.3 for time_, _ in log) for log in logs]
     share = sum(parts) / len(parts)
     print(f"shares {parts}")
-    assert all(abs(own - share) <= max(share / 10, 2) for own in parts), parts
+    assert all(abs(own - share) <= max(share / 10, 2) + 50 * stood for own in parts), (parts, stood)
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_fifty_a_second_are_kept_and_shared_evenly(store, method) -> None:
 @pytest.mark.timeout(200)
 def test_a_hundred_thousand_a_second_are_kept(store) -> None:
     seconds, costs = (30, (10, 10)) if SOAK else (4, (1, 400))
-    logs = saturate(store, (100_000, 1), seconds, costs=costs, network_jitter=0.2)
+    logs, stood = saturate(store, (100_000, 1), seconds, costs=costs, network_jitter=0.2)
     union = [entry for log in logs for entry in log]
     assert most_in_any(union, 1) <= 100_000
     assert all(logs)
@@ -109,7 +109,7 @@ def test_a_hundred_thousand_a_second_are_kept(store) -> None:
         parts = [sum(cost for time_, cost in log if begin + 1 < time_ < begin + seconds - 1.3) for log in logs]
         share = sum(parts) / len(parts)
         print(f"shares {parts}")
-        assert all(abs(own - share) <= share / 10 for own in parts), parts
+        assert all(abs(own - share) <= share / 10 + 100_000 * stood for own in parts), (parts, stood)
 
 
 @pytest.mark.slow
@@ -119,18 +119,18 @@ def test_a_hundred_thousand_a_second_are_kept(store) -> None:
 def test_without_a_window_just_what_flows_in_leaves(store, amount) -> None:
     """To a thousandth: the burst at once, and the rate from there on."""
     seconds, costs = (30, (1, 1) if amount == 50 else (10, 10)) if SOAK else (4, (1, max(amount // 250, 1)))
-    logs = saturate(store, (amount, 1), seconds, costs=costs, burst=amount // 50, window=False)
+    logs, stood = saturate(store, (amount, 1), seconds, costs=costs, burst=amount // 50, window=False)
     union = [entry for log in logs for entry in log]
     begin, end, left = min(union)[0], max(union)[0], sum(cost for _, cost in union)
     flowed_in = amount // 50 + amount * (end - begin)
     print(f"left {left} of {flowed_in:.1f}: {left / flowed_in:.5f}")
     assert left <= flowed_in * 1.001 + 1
     # On a machine that is busy a wake may be late by more than the burst, and what flows over is lost.
-    assert left >= (flowed_in * 0.999 - costs[1] if SOAK else flowed_in * 0.5)
+    assert left >= (flowed_in * 0.999 - costs[1] if SOAK else flowed_in * 0.5 - amount * stood)
     if SOAK:
         parts = [sum(cost for time_, cost in log if time_ > begin + 1) for log in logs]
         share = sum(parts) / len(parts)
-        assert all(abs(own - share) <= share / 10 for own in parts), parts
+        assert all(abs(own - share) <= share / 10 + amount * stood for own in parts), (parts, stood)
 
 
 @pytest.mark.slow
@@ -424,7 +424,7 @@ def in_child(work) -> None:
         status = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(30)
+            signal.alarm(50)
             work()
             status = 0
         finally:
@@ -627,9 +627,43 @@ def test_a_file_that_others_may_read_is_refused(store) -> None:
     with pytest.raises(StoreUnavailable, match="mode 644; it must be 600"):
         Limiter(store=store)
     file.unlink()
-    file.symlink_to("/dev/null")
-    with pytest.raises(StoreUnavailable, match="cannot be opened"):
-        Limiter(store=store)
+
+
+@pytest.mark.parametrize("planted", ["symlink", "fifo", "directory", "hard link", "another user's"])
+def test_what_is_planted_under_the_name_is_refused(store, planted, tmp_path) -> None:
+    """Where anyone may write, as in `/dev/shm`: nothing is followed, waited for or written to."""
+    file, own = file_of(store), file_of(store + "-own")
+    message = "not a regular file"
+    own.touch(0o600)
+    try:
+        if planted == "symlink":
+            file.symlink_to(own)
+        elif planted == "fifo":
+            os.mkfifo(file, 0o600)
+        elif planted == "directory":
+            file.mkdir(0o700)
+        elif planted == "hard link":
+            file.hardlink_to(own)
+            message = "it has 2 names"
+        elif os.geteuid() == 0:
+            file.touch(0o600)
+            os.chown(file, 12_345, 12_345)
+            message = f"belongs to user 12345, and this process runs as {os.geteuid()}"
+        else:
+            pytest.skip("only root may give a file away")
+        with pytest.raises(StoreUnavailable, match=message):
+            Limiter(store=store)
+        assert own.stat().st_size == 0
+    finally:
+        own.unlink()
+        if planted == "directory":
+            file.rmdir()
+
+
+def test_whatever_the_umask_the_owner_may_use_it(store) -> None:
+    run(f"import os; os.umask(0o777); from penstock import Limiter; Limiter(requests=5, store={store!r}).acquire()")
+    assert file_of(store).stat().st_mode & 0o777 == 0o600
+    assert Limiter(requests=5, store=store).stats().levels[0].window == 4
 
 
 def test_a_file_that_was_never_finished_is_made(store) -> None:
@@ -661,6 +695,71 @@ def test_who_closes_a_descriptor_of_the_file_lives_on(store) -> None:
     permit.release()
     another.release()
     assert gate.stats().in_flight == 0
+
+
+def test_who_lost_its_locks_shares_its_number_with_nobody(store) -> None:
+    """Before it has noticed, another process becomes a member of the number that it had."""
+    gate = Limiter(concurrency=1, store=store)
+    file_of(store).open().close()
+
+    def newcomer(queue):
+        own = Limiter(concurrency=1, store=store)
+        queue.put("there")
+        assert gate_has_it.wait(20)
+        with contextlib.suppress(AcquireTimeout):
+            own.acquire(timeout=1)  # it asks whether others live, several times
+            queue.put("over")
+        queue.put("full")
+
+    gate_has_it = FORK.Event()
+    with worker(newcomer) as (_, queue):
+        assert queue.get(timeout=20) == "there"
+        permit = gate.acquire(timeout=20)
+        gate_has_it.set()
+        assert queue.get(timeout=20) == "full"
+    permit.release()
+
+
+def test_memory_that_nobody_here_uses_any_more_is_let_go(store) -> None:
+    run(
+        f"""
+import contextlib, gc, os, threading, time
+from penstock import Limiter
+
+def here():
+    with open("/proc/self/maps") as maps:
+        files = sum("/penstock-" in line for line in maps)
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{{task}}/comm") as name:
+            names.append(name.read())
+    return files, names.count("penstock-watch\\n")
+
+def use(name):
+    gate = Limiter(concurrency=1, store=f"{store}-{{name}}")
+    held = gate.acquire()
+    waiting = threading.Thread(target=lambda: gate.acquire().release())
+    waiting.start()
+    while gate.stats().waiting == 0:
+        time.sleep(0.001)
+    held.release()
+    waiting.join()
+
+for name in range(5):
+    use(name)
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while here()[1]:
+        assert time.monotonic() < deadline, here()
+        time.sleep(0.001)
+last = Limiter(store="{store}")
+assert here() == (1, 0), here()
+for name in range(5):
+    os.unlink(f"{file_of(store)}-{{name}}")
+"""
+        if sys.platform == "linux"
+        else ""
+    )
 
 
 def test_many_members_come_and_go(store) -> None:

@@ -140,6 +140,70 @@ def test_another_process_under_the_number_of_a_dead_one_does_not_keep_its_permit
     assert process.returncode == 0
 
 
+SCARCE = """
+    import os
+    from penstock import Limiter, StoreUnavailable
+
+    def room():
+        found = os.statvfs("/dev/shm")
+        return found.f_bavail
+
+    def use():
+        gate = Limiter(requests=60, tokens=1_000, concurrency=3, store="shm://scarce")
+        assert gate.try_acquire(1) is not None
+        gate.update(requests=70)
+        gate.stats()
+
+    pages = room()
+    with open("/dev/shm/filler", "wb") as filler:
+        for left in [0, 1, 2, 23, 24, 25, 26, 27, 28, 29, 100, 200]:
+            filler.truncate(0)
+            os.posix_fallocate(filler.fileno(), 0, (pages - left) * 4_096)
+            assert room() == left
+            try:
+                use()
+            except StoreUnavailable as error:
+                assert "there is no room for it" in str(error) and "--shm-size" in str(error), error
+            else:
+                raise AssertionError(left)
+            assert os.listdir("/dev/shm") == ["filler"] and room() == left
+    os.unlink("/dev/shm/filler")
+    use()
+    print(pages - room(), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@elsewhere
+def test_where_there_is_no_room_a_process_is_told_and_not_ended(tmp_path) -> None:
+    """A page that cannot be had ends a process with SIGBUS: all are reserved before the first is touched."""
+    mounted = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=2m none /dev/shm && exec "$@"', "sh"]
+    process = program(SCARCE, *mounted)
+    pages = int(process.communicate(timeout=50)[0])
+    assert process.returncode == 0
+    assert pages * 4_096 < 1_250_000
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@elsewhere
+def test_a_process_whose_clock_is_ahead_of_the_hosts_is_told(store) -> None:
+    """That of another time namespace. Those of one of them share."""
+    ahead = ["unshare", "-T", "--boottime", "3600", "--monotonic", "3600", "--fork"]
+    if subprocess.run([*ahead, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("unshare --time is refused here")
+    code = f"""
+        from penstock import Limiter, StoreUnavailable, per_hour
+        try:
+            print(Limiter(requests=per_hour(1), store={store!r}).try_acquire() is not None)
+        except StoreUnavailable as error:
+            print(error)
+    """
+    assert [program(code, *ahead).communicate(timeout=50)[0] for _ in range(2)] == ["True\n", "False\n"]
+    assert "its times are of another clock" in program(code).communicate(timeout=50)[0]
+
+
 FULL = """
     import os, signal
     from penstock import Limiter, StoreUnavailable

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loops import IDLE, run, standing
+from loops import IDLE, run, standing, until
 from redis_servers import redis_store
 from sharing import fresh_store
 
@@ -43,6 +43,29 @@ STORES: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
 def store(request: pytest.FixtureRequest) -> Iterator[str]:
     with STORES[request.param]() as url:
         yield url
+
+
+#: How long a call waits that is to be seen to wait, in seconds.
+WAIT = 0.05
+
+
+@contextlib.contextmanager
+def released_while_one_waits(limiter: Limiter, permit: Any) -> Iterator[None]:
+    """Give a permit back from another thread, once a call waits, and has done so for `WAIT`."""
+
+    def release() -> None:
+        deadline = time.monotonic() + 20
+        while limiter.stats().waiting == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(WAIT)
+        permit.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    try:
+        yield
+    finally:
+        releasing.join()
 
 
 def level(limiter: Limiter, dimension: str) -> Any:
@@ -98,16 +121,18 @@ def test_a_wait_is_told_before_it_is_waited(store: str) -> None:
 
 def test_those_who_wait_leave_in_their_order(store: str) -> None:
     async def main() -> None:
-        limiter = Limiter(requests=per_second(100, burst=1), store=store)
+        limiter = Limiter(requests=per_second(100, burst=1), concurrency=1, store=store)
         order: list[int] = []
 
         async def call(number: int, priority: int) -> None:
             with await limiter.aacquire(priority=priority):
                 order.append(number)
 
-        await limiter.aacquire()
-        limiter.cooldown(0.5)  # until all are there, however slow the machine is
-        await asyncio.gather(*(call(number, number // 5) for number in range(10)))
+        held = await limiter.aacquire()
+        calls = [asyncio.ensure_future(call(number, number // 5)) for number in range(10)]
+        await until(lambda: limiter.stats().waiting == 10)
+        held.release()
+        await asyncio.gather(*calls)
         assert order == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
         assert standing(limiter) == IDLE
 
@@ -131,19 +156,19 @@ def test_a_queue_may_be_full(store: str) -> None:
 def test_a_release_wakes_a_task_and_a_thread(store: str) -> None:
     limiter = Limiter(concurrency=1, store=store)
 
-    def soon(permit: Any) -> None:
-        timer = threading.Timer(0.05, permit.release)
-        timer.start()
+    def wait(permit: Any) -> Any:
+        with released_while_one_waits(limiter, permit):
+            return limiter.acquire(timeout=20)
 
-    soon(limiter.acquire())
-    permit = limiter.acquire(timeout=20)
-    assert permit.waited > 0.01
+    async def await_(permit: Any) -> Any:
+        with released_while_one_waits(limiter, permit):
+            return await limiter.aacquire(timeout=20)
 
-    async def main() -> None:
-        soon(permit)
-        (await limiter.aacquire(timeout=20)).release()
-
-    run(main())
+    permit = wait(limiter.acquire())
+    assert permit.waited >= WAIT
+    permit = run(await_(permit))
+    assert permit.waited >= WAIT
+    permit.release()
     assert standing(limiter) == IDLE
 
 
@@ -220,23 +245,27 @@ def test_limits_change_while_calls_wait(store: str) -> None:
 
 def test_a_cooldown_holds_all_and_ends(store: str) -> None:
     limiter = Limiter(requests=per_second(1_000), store=store)
-    limiter.cooldown(0.2)
-    assert limiter.try_acquire() is None
     began = time.monotonic()
+    limiter.cooldown(0.2)
     limiter.acquire(timeout=20).release()
-    assert time.monotonic() - began > 0.1
+    assert time.monotonic() - began > 0.19
+    limiter.cooldown(30)
+    assert limiter.try_acquire() is None
 
 
 def test_numbers_say_what_happened(store: str) -> None:
-    limiter = Limiter(requests=per_second(50, burst=1), store=store)
-    for _ in range(4):
-        limiter.acquire().release()
-    limiter.cooldown(30)  # or a machine that is busy enough has refilled it
+    limiter = Limiter(concurrency=1, store=store)
+    permit = limiter.acquire()
+    for _ in range(3):
+        with released_while_one_waits(limiter, permit):
+            permit = limiter.acquire()
+    permit.release()
+    limiter.cooldown(30)
     with pytest.raises(AcquireTimeout):
         limiter.acquire(timeout=0)
     stats = limiter.stats()
     assert (stats.granted, stats.attempts, stats.timeouts, stats.in_flight, stats.waiting) == (4, 4, 1, 0, 0)
-    assert 0.03 < stats.waited < 20
+    assert 3 * WAIT <= stats.waited < 20
     assert 0 < stats.waited_p99 <= stats.waited_max
 
 

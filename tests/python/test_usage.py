@@ -228,9 +228,9 @@ def test_a_total_may_be_more_than_its_parts() -> None:
 
 def test_embeddings_are_not_searched() -> None:
     vectors = [[0.5] * 3_000 for _ in range(1_000)]
-    began = time.perf_counter()
+    began = time.thread_time()
     assert usage_of(vectors) is None
-    assert time.perf_counter() - began < 0.1  # three million numbers would take a second
+    assert time.thread_time() - began < 0.5  # three million numbers would take a second; this takes none
 
 
 def test_usage_adds_up() -> None:

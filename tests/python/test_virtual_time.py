@@ -54,11 +54,9 @@ class TestLoops:
             await asyncio.gather(*(one(limiter, clock) for _ in range(36_000)))
             assert (limiter.stats().in_flight, limiter.stats().waiting) == (0, 0)
 
-        started = time.monotonic()
         with virtual_time() as clock:
             asyncio.run(main(clock))
             assert clock.now == pytest.approx(3_599.9, abs=0.001)
-        assert time.monotonic() - started < 30
         assert max(abs(end - index / 10) for index, end in enumerate(ends)) < 0.001
 
     def test_nobody_polls(self, monkeypatch):
@@ -303,12 +301,10 @@ class TestLoops:
 class TestThreads:
     def test_one_thread(self):
         limiter = one_per(3_600)
-        started = time.monotonic()
         with virtual_time() as clock:
             for _ in range(25):
                 limiter.acquire().release()
             assert clock.now == pytest.approx(24 * 3_600)
-        assert time.monotonic() - started < 10
 
     def test_many_threads_leave_at_their_times_and_in_order(self):
         limiter = one_per(60)
@@ -353,7 +349,6 @@ class TestThreads:
 
     def test_a_thread_at_work_holds_time_back(self):
         limiter = one_per(10)
-        limiter.acquire()
 
         def work():
             time.sleep(0.2)
@@ -361,11 +356,12 @@ class TestThreads:
 
         done = []
         with virtual_time() as clock:
+            limiter.acquire()
             thread = threading.Thread(target=work)
             thread.start()
             limiter.acquire()
             thread.join()
-            assert clock.now == pytest.approx(10, abs=1)  # the clock stood from a moment after the first permit on
+            assert clock.now == pytest.approx(10)
         assert done == [0]
 
     def test_a_thread_that_is_stuck_does_not_hold_time_back_for_ever(self):

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 #: Real seconds after which a thread that is neither known to wait nor gets on no longer holds time back.
 PATIENCE = 1.0
 
+#: The most of that which one look at it counts for: where the whole process stood still, or was given no processor,
+#: nobody could get on, and that says nothing of those who would have.
+_GLANCE = 0.02
+
 #: Real seconds that a loop with sockets gives them to answer before time may go on.
 _GRACE = 0.001
 
@@ -231,7 +235,7 @@ class _Timeline:
         self._order = itertools.count()
         self._sleepers: set[_Sleeper] = set()
         self._jobs: set[Future[Any]] = set()
-        self._standing: dict[object, tuple[object, float]] = {}
+        self._standing: dict[object, tuple[object, float, float]] = {}
         self._keeper: threading.Thread | None = None
         self._kick = threading.Event()
 
@@ -371,11 +375,10 @@ class _Timeline:
     def _gets_on(self, who: object, where: object, patience: float = PATIENCE) -> bool:
         """Whether it stands elsewhere than before, or has not stood there for long."""
         now = time.monotonic()
-        before, since = self._standing.get(who, (None, now))
-        if before == where:
-            return now - since < patience
-        self._standing[who] = where, now
-        return True
+        before, seen, stood = self._standing.get(who, (None, now, 0.0))
+        stood = stood + min(now - seen, _GLANCE) if before == where else 0.0
+        self._standing[who] = where, now, stood
+        return stood < patience
 
     def _wake_keeper(self) -> None:
         if self._keeper is None:

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::layout::{self, BOOT_AT, BYTES, CLOCK_AT, MAGIC, MAGIC_AT, MEMBERS, READY_AT, VERSION, VERSION_AT};
+use super::layout::{self, BOOT_AT, BYTES, CLOCK_AT, LOCK_AT, MAGIC, MAGIC_AT, MEMBERS, READY_AT, VERSION, VERSION_AT};
+use super::lock;
 use super::map::{self, Map};
 use crate::clock::{self, Nanos};
 
@@ -136,8 +137,8 @@ impl Mapped {
     pub fn open(path: &Path, make: impl Fn(&Self) -> io::Result<()>) -> Result<Arc<Self>, Trouble> {
         let mut files = FILES.lock();
         ANY.store(true, Ordering::Relaxed);
-        // Without members here there is no lock to let go of.
-        files.retain(|_, known| Arc::strong_count(known) > 1);
+        // Without members here there is no lock to let go of, and without a thread that listens nobody to come back to it.
+        files.retain(|_, known| Arc::strong_count(known) > 1 || known.watch.runs());
         // Never opened twice, see above; so it is looked at by its name first.
         if let Ok(found) = std::fs::symlink_metadata(path)
             && let Some(known) = files.get(&(found.dev(), found.ino()))
@@ -147,7 +148,7 @@ impl Mapped {
         }
         let since = Instant::now();
         loop {
-            let failed = |error: &io::Error| unusable(path, &format!("it cannot be opened: {error}"));
+            let failed = |error: &io::Error| unopened(path, error);
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -159,6 +160,10 @@ impl Mapped {
                 .map_err(|error| failed(&error))?;
             let found = file.metadata().map_err(|error| failed(&error))?;
             private(path, &found)?;
+            if found.len() == 0 {
+                // Whatever the umask took from the owner; where it cannot be given, others of this owner will say so.
+                let _ = file.set_permissions(std::fs::Permissions::from_mode(0o600));
+            }
             if !map::lock_byte(&file, MAKING).map_err(|error| failed(&error))? {
                 if since.elapsed() > PATIENCE {
                     return Err(unusable(path, "another process has been making it for 5 seconds"));
@@ -170,7 +175,14 @@ impl Mapped {
             if !still {
                 continue; // deleted meanwhile: make another
             }
-            let mapped = Self::map(path, file, make)?;
+            let (mapped, fresh) = Self::map(path, file)?;
+            if let Err(trouble) = mapped.prepare(fresh, make) {
+                if fresh {
+                    // Nobody has used it, and whoever waits for the lock looks whether it is still there.
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(trouble);
+            }
             map::unlock_byte(&mapped.file, MAKING).map_err(|error| failed(&error))?;
             let mapped = Arc::new(mapped);
             files.insert((found.dev(), found.ino()), Arc::clone(&mapped));
@@ -178,8 +190,8 @@ impl Mapped {
         }
     }
 
-    /// Maps it, with the lock for making it held.
-    fn map(path: &Path, file: File, make: impl Fn(&Self) -> io::Result<()>) -> Result<Self, Trouble> {
+    /// Maps it, with the lock for making it held. Gives with it whether it is new.
+    fn map(path: &Path, file: File) -> Result<(Self, bool), Trouble> {
         let failed = |error: &io::Error| unusable(path, &format!("it cannot be mapped: {error}"));
         let length = file.metadata().map_err(|error| failed(&error))?.len();
         let fresh = length == 0;
@@ -201,37 +213,53 @@ impl Mapped {
             entering: Mutex::new(()),
             watch: super::watch::Watch::default(),
         };
-        let magic = mapped.get(MAGIC_AT);
-        if !fresh && magic != MAGIC && magic != 0 {
-            return Err(unusable(path, "it is not a limiter's"));
+        Ok((mapped, fresh))
+    }
+
+    /// Makes it, if nobody has, with the lock for making it held.
+    fn prepare(&self, fresh: bool, make: impl Fn(&Self) -> io::Result<()>) -> Result<(), Trouble> {
+        // Before the first look: even to read a word that was never written takes memory.
+        let no_room = |error: io::Error| {
+            let path = self.path.display();
+            Trouble::Unusable(format!(
+                "the shared memory {path} cannot be made: there is no room for it: {error}. It takes 1.2 MB; delete what \
+                 nobody uses beside it, or give that file system more (Docker: --shm-size)"
+            ))
+        };
+        self.reserve(0, layout::ARENAS_AT).map_err(no_room)?;
+        for arena in 0..layout::ARENAS {
+            self.reserve(layout::arena(arena) + layout::HAUNTED_AT, 1).map_err(no_room)?;
         }
-        if mapped.get(READY_AT) == 1 && magic == MAGIC {
-            mapped.check()?;
-            if mapped.boot() == boot_id() {
-                return Ok(mapped);
+        let magic = self.get(MAGIC_AT);
+        if !fresh && magic != MAGIC && magic != 0 {
+            return Err(unusable(&self.path, "it is not a limiter's"));
+        }
+        if self.get(READY_AT) == 1 && magic == MAGIC {
+            self.check()?;
+            if self.boot() == boot_id() {
+                return Ok(());
             }
             // Times of another boot mean nothing in this one, and no process has outlived it.
         }
-        mapped.reserve(0, layout::ARENAS_AT).map_err(|error| unusable(path, &format!("no room for it: {error}")))?;
-        mapped.set(READY_AT, 0);
+        self.set(READY_AT, 0);
         let head = (MAGIC_AT..layout::TERMS_AT).chain(layout::WAITS_AT..layout::ARENAS_AT);
         head.for_each(|at| {
             if at != layout::BELL_AT {
-                mapped.set(at, 0);
+                self.set(at, 0);
             }
         });
-        mapped.set(MAGIC_AT, MAGIC);
-        mapped.set(VERSION_AT, VERSION);
+        self.set(MAGIC_AT, MAGIC);
+        self.set(VERSION_AT, VERSION);
         let (low, high) = boot_id();
-        mapped.set(BOOT_AT, low);
-        mapped.set(BOOT_AT + 1, high);
-        mapped.set(CLOCK_AT, clock::whose());
+        self.set(BOOT_AT, low);
+        self.set(BOOT_AT + 1, high);
+        self.set(CLOCK_AT, whose_clock());
         for arena in 0..layout::ARENAS {
-            mapped.set(layout::arena(arena) + layout::HAUNTED_AT, 0);
+            self.set(layout::arena(arena) + layout::HAUNTED_AT, 0);
         }
-        make(&mapped).map_err(|error| unusable(path, &format!("no room for it: {error}")))?;
-        mapped.words()[READY_AT].store(1, Ordering::Release);
-        Ok(mapped)
+        make(self).map_err(no_room)?;
+        self.words()[READY_AT].store(1, Ordering::Release);
+        Ok(())
     }
 
     /// Whether it still is what it was.
@@ -248,8 +276,9 @@ impl Mapped {
             let message = format!("its layout is number {version}, and this Penstock knows number {VERSION}");
             return Err(unusable(&self.path, &message));
         }
-        if self.boot() == boot_id() && self.get(CLOCK_AT) != clock::whose() {
-            let message = "its times are of another clock: virtual_time() is for one process alone";
+        if self.boot() == boot_id() && self.get(CLOCK_AT) != whose_clock() {
+            let message = "its times are of another clock, that of virtual_time() in one process or of another time \
+                           namespace";
             return Err(unusable(&self.path, message));
         }
         Ok(())
@@ -267,8 +296,8 @@ impl Mapped {
         (self.get(BOOT_AT), self.get(BOOT_AT + 1))
     }
 
-    /// Sees to it that there is memory for these words: a file is given it when a word is first written, and a process
-    /// is ended that writes where there is none left.
+    /// Sees to it that there is memory for these words: a file is given it when a word is first read or written, and a
+    /// process is ended that does so where there is none left.
     pub fn reserve(&self, from: usize, words: usize) -> io::Result<()> {
         #[cfg(not(target_vendor = "apple"))]
         {
@@ -338,17 +367,20 @@ impl Mapped {
         }
     }
 
-    /// Becomes a member of a number that nobody has.
+    /// Becomes a member of a number that nobody has; that of one which died with the lock only if there is no other, so
+    /// that it is told apart.
     ///
     /// # Errors
     /// [`Trouble::Unusable`] when all numbers are taken, or the system gives no lock.
     pub fn join(&self) -> Result<usize, Trouble> {
         let _one_at_a_time = self.joining.lock();
-        for member in 0..MEMBERS {
+        let holder = lock::read(&self.words()[LOCK_AT]).owner();
+        let others = (0..MEMBERS).filter(|&member| Some(member) != holder);
+        for member in others.chain(holder.filter(|&member| member < MEMBERS)) {
             let failed = |error: io::Error| unusable(&self.path, &format!("it cannot be locked: {error}"));
             if !self.owns(member) && map::lock_byte(&self.file, LIVING + member as u64).map_err(failed)? {
                 let (bits, bit) = self.bit(member);
-                bits.fetch_or(bit, Ordering::Relaxed);
+                bits.fetch_or(bit, Ordering::SeqCst);
                 return Ok(member);
             }
         }
@@ -360,8 +392,16 @@ impl Mapped {
     pub fn leave(&self, member: usize) {
         let (bits, bit) = self.bit(member);
         let _one_at_a_time = self.joining.lock();
-        bits.fetch_and(!bit, Ordering::Relaxed);
+        bits.fetch_and(!bit, Ordering::SeqCst);
         let _ = map::unlock_byte(&self.file, LIVING + member as u64);
+        if !self.has_members() {
+            self.watch.look();
+        }
+    }
+
+    /// Whether any member is of this process.
+    pub fn has_members(&self) -> bool {
+        self.own.iter().any(|bits| bits.load(Ordering::SeqCst) != 0)
     }
 
     /// Whether it is time to ask again whether others live; only one of those who ask at once is told so.
@@ -377,6 +417,15 @@ impl Mapped {
     }
 }
 
+/// Why a file could not be opened: nobody can delete in `/dev/shm` what another user has put there under our name.
+fn unopened(path: &Path, error: &io::Error) -> Trouble {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => private(path, &found).err(),
+        Err(_) => None,
+    }
+    .unwrap_or_else(|| unusable(path, &format!("it cannot be opened: {error}")))
+}
+
 /// Owned by us, and by nobody else readable: a regular file of one name.
 fn private(path: &Path, found: &std::fs::Metadata) -> Result<(), Trouble> {
     let me = rustix::process::geteuid().as_raw();
@@ -385,6 +434,9 @@ fn private(path: &Path, found: &std::fs::Metadata) -> Result<(), Trouble> {
     }
     if found.uid() != me {
         return Err(unusable(path, &format!("it belongs to user {}, and this process runs as {me}", found.uid())));
+    }
+    if found.nlink() > 1 {
+        return Err(unusable(path, &format!("it has {} names, and may be another file of yours", found.nlink())));
     }
     if found.mode() & 0o077 != 0 {
         let mode = found.mode() & 0o777;
@@ -400,6 +452,19 @@ pub fn unusable(path: &Path, why: &str) -> Trouble {
         "the shared memory {path} cannot be used: {why}. Stop all processes that use it and delete the file; the next \
          limiter makes it anew"
     ))
+}
+
+/// Whose clock this process has: 0 is the host's. One of another time namespace is so many nanoseconds ahead of it.
+fn whose_clock() -> u64 {
+    let ahead = |text: String| -> Option<u64> {
+        let mut parts = text.lines().find_map(|line| line.strip_prefix("boottime"))?.split_whitespace();
+        let (seconds, part): (i64, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(seconds.wrapping_mul(1_000_000_000).wrapping_add(part).cast_unsigned())
+    };
+    match clock::whose() {
+        0 => std::fs::read_to_string("/proc/self/timens_offsets").ok().and_then(ahead).unwrap_or(0),
+        virtual_ => virtual_,
+    }
 }
 
 /// Of which boot of the machine this is.

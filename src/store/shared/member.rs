@@ -10,7 +10,7 @@ use super::layout::{
     ARENA_WORDS, ARENAS, BOUNDED_AT, HAUNTED_AT, HIGH_AT, LOCK_AT, RINGS_AT, WAITS_AT, WAITS_WORDS, arena,
 };
 use super::lock::{self, Word};
-use super::members::{self, Member};
+use super::members::{self, Member, NOBODY};
 use super::ring::MappedRing;
 use super::terms::{OnConflict, Terms};
 use super::{books, flip, waits, watch};
@@ -52,6 +52,8 @@ pub struct Shared {
     written: Part,
     /// Whether its line is another's still.
     fresh: bool,
+    /// How it signs its line.
+    who: u64,
     /// Whether sums are to be made anew: someone was cut off between one step and the next.
     recount: bool,
     calls: bool,
@@ -101,6 +103,7 @@ impl Shared {
             known: None,
             written: Part::default(),
             fresh: true,
+            who: signature(),
             recount: true,
             calls: false,
             rates: 0,
@@ -172,7 +175,7 @@ impl Shared {
             let taken = match seen.owner() {
                 None => lock::take(self.lock(), seen, me),
                 // Held by this gate itself: its last decision was cut off.
-                Some(owner) if owner == me => self.take_over(seen, me, owner),
+                Some(owner) if owner == me && self.has_line(me) => self.take_over(seen, me, owner),
                 Some(owner) if tries > LOOKS + 8 && tries.is_multiple_of(8) => {
                     if self.file.lives(owner) {
                         if since.elapsed() > STANDSTILL { self.seize(seen, me, owner) } else { None }
@@ -260,7 +263,15 @@ impl Shared {
         }
         self.forks = forks();
         self.member = self.file.join().ok();
+        self.who = signature();
         (self.fresh, self.recount, self.known) = (true, true, None);
+    }
+
+    /// Whether the line of that number is still its own. It is not when something in this process opened the file and
+    /// closed it, which lets go of the locks of a process: then it is taken for dead.
+    #[inline]
+    fn has_line(&self, me: usize) -> bool {
+        !self.fresh && self.who != NOBODY && Member::of(self.file.words(), me).who() == self.who
     }
 
     /// Frees what dead members had.
@@ -278,6 +289,13 @@ impl Shared {
             self.calls = true;
         }
     }
+}
+
+/// A number that no other gate signs with: when, and which process and gate of it. Never [`NOBODY`].
+fn signature() -> u64 {
+    static GATES: AtomicU64 = AtomicU64::new(0);
+    let (gate, process) = (GATES.fetch_add(1, Local::Relaxed), u64::from(std::process::id()));
+    crate::clock::host().wrapping_add(process.rotate_left(40)).wrapping_add(gate.rotate_left(52)) | 1
 }
 
 /// An arena of the file.
@@ -313,10 +331,10 @@ impl Store for Shared {
         let line = Member::of(words, me);
         if self.fresh {
             line.write(&self.written, books.turn.own);
+            line.sign(self.who);
             words[HIGH_AT].fetch_max(me as u64 + 1, Ordering::AcqRel);
             self.fresh = false;
-        } else if line.slots() != self.written.slots || line.waiting() != self.written.waiting {
-            // Taken for dead: something in this process opened the file and closed it, and so let go of its locks.
+        } else if !self.has_line(me) {
             lock::release(self.lock(), held);
             self.held = None;
             self.rejoin();
@@ -391,6 +409,9 @@ impl Store for Shared {
 
     fn note(&mut self, part: &Part) -> bool {
         let Some(me) = self.member.filter(|_| self.forks == forks() && !self.fresh) else { return false };
+        if !self.has_line(me) {
+            return false;
+        }
         let words = self.file.words();
         let bounded = &words[BOUNDED_AT];
         let noted = Member::of(words, me).lower(&self.written, part, || bounded.load(Ordering::SeqCst) == 0);
@@ -419,7 +440,7 @@ impl Store for Shared {
     }
 
     fn disown(&mut self) {
-        (self.held, self.written, self.calls) = (None, Part::default(), false);
+        (self.held, self.written, self.calls, self.who) = (None, Part::default(), false, NOBODY);
     }
 }
 

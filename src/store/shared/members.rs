@@ -14,6 +14,9 @@ const IN_FLIGHT: usize = 1;
 const WAITING: usize = 2;
 const BEGINS: usize = 3;
 const LOOKS: usize = 4;
+const WHO: usize = 5;
+/// What no gate signs with.
+pub const NOBODY: u64 = 0;
 
 /// The line of one member.
 #[derive(Clone, Copy)]
@@ -38,6 +41,17 @@ impl<'a> Member<'a> {
         if self.get(field) != value {
             self.0[field].store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Whose line it is: a number that no other gate has.
+    #[inline]
+    pub fn who(self) -> u64 {
+        self.get(WHO)
+    }
+
+    /// It is of another from here on.
+    pub fn sign(self, who: u64) {
+        self.set(WHO, who);
     }
 
     /// Its slots.
@@ -79,9 +93,10 @@ impl<'a> Member<'a> {
         alone
     }
 
-    /// It has nothing.
+    /// It has nothing, and is nobody's.
     pub fn clear(self) {
         self.write(&Part::default(), 0);
+        self.sign(NOBODY);
     }
 
     /// It is told to look now.

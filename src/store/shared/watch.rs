@@ -87,15 +87,25 @@ impl Watch {
         if !self.runs.load(Ordering::Relaxed) {
             self.heard.store(rung, Ordering::Relaxed);
         }
-        self.began.fetch_add(1, Ordering::Release);
-        wake(&self.began, false);
-        if !self.runs.swap(true, Ordering::Relaxed) {
+        self.look();
+        if !self.runs.swap(true, Ordering::SeqCst) {
             let (file, forks) = (Arc::downgrade(file), forks());
             let thread = std::thread::Builder::new().name("penstock-watch".to_owned()).stack_size(128 << 10);
             if thread.spawn(move || run(&file, forks)).is_err() {
                 self.runs.store(false, Ordering::Relaxed); // the next that waits tries again
             }
         }
+    }
+
+    /// Whether there is a thread, which may come back to the file.
+    pub fn runs(&self) -> bool {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    /// The thread is to look whether it is needed.
+    pub fn look(&self) {
+        self.began.fetch_add(1, Ordering::Release);
+        wake(&self.began, false);
     }
 
     /// The thread is the parent's.
@@ -112,7 +122,14 @@ fn run(file: &Weak<Mapped>, generation: u32) {
         let watch = &mapped.watch;
         let began = watch.began.load(Ordering::Acquire);
         if mapped.waiting.load(Ordering::Acquire) == 0 {
-            // A minute at the most: when nobody has the file any more, the thread is to end.
+            if !mapped.has_members() {
+                watch.runs.store(false, Ordering::SeqCst);
+                // Who has come meanwhile took this thread to be there; who comes from here on begins another.
+                if !mapped.has_members() || watch.runs.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+                continue;
+            }
             sleep_on(&watch.began, began, Duration::from_secs(60), false);
             continue;
         }
