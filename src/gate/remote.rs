@@ -17,7 +17,9 @@ use crate::store::Spent;
 use crate::store::redis::link::{Denial, Event, Notes, Settled};
 use crate::store::redis::wire::{self, Ask, Counted, Learned, Left, Limits, Micros, Places};
 
-use super::{Admission, Config, Exhausted, Gate, Grant, NESTED, Outcome, PROBE, Refusal, Request};
+use super::answers::PROBE;
+use super::request::NESTED;
+use super::{Admission, Config, Exhausted, Gate, Grant, Outcome, Refusal, Request};
 
 /// What happens while the store is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
