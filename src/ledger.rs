@@ -1,18 +1,21 @@
 //! All rates of a limiter: the earliest time for a cost, charge all or none, settle, cooldown.
 
+mod account;
+mod answers;
+mod shared;
+
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bucket::Bucket;
-use crate::clock::{Nanos, SECOND};
+use crate::clock::Nanos;
 use crate::cost::{Cost, Dimension};
-use crate::pace::{FULL, Pace, Permille};
 use crate::rate::Rate;
-use crate::window::{Ring, Window};
-use crate::words::Carrier;
+use crate::window::Ring;
 
-/// How many rates a ledger may have that is kept outside of this process's memory.
-pub(crate) const MOST_RATES: usize = 16;
+use account::Account;
+pub use answers::{Learned, Told};
+pub(crate) use shared::MOST_RATES;
+pub use shared::{Counted, Left};
 
 /// A cost that no wait can satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,57 +37,6 @@ impl fmt::Display for Oversize {
 
 impl std::error::Error for Oversize {}
 
-/// What left some time ago, to be put back into a window that was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How long ago, in nanoseconds.
-    pub ago: Nanos,
-    /// How much.
-    pub amount: u64,
-}
-
-/// What the provider counts in the present period of one rate, whoever used it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How much.
-    pub used: u64,
-}
-
-/// What the provider's answers say of one rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    /// The rate, by its dimension.
-    pub dimension: Dimension,
-    /// The rate, by its period.
-    pub period: Nanos,
-    /// How much may leave in the period.
-    pub amount: u64,
-    /// How much may leave at once.
-    pub burst: u64,
-    /// The speed, in thousandths.
-    pub speed: u64,
-}
-
-impl Learned {
-    /// What holds of a rate before an answer says anything of it.
-    pub(crate) fn nothing(dimension: Dimension, rate: Rate) -> Self {
-        Self { dimension, period: rate.period(), amount: rate.amount(), burst: rate.burst(), speed: FULL }
-    }
-
-    /// Whether both are of the same rate.
-    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
-        (self.dimension, self.period) == (other.dimension, other.period)
-    }
-}
-
 /// How one rate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
@@ -96,284 +48,6 @@ pub struct Level {
     pub available: i64,
     /// What could leave now without the pacing of the burst: the room in the window. The amount, without a guard.
     pub window: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Account {
-    dimension: Dimension,
-    /// What was configured; no answer of the provider raises the rate above it.
-    configured: Rate,
-    rate: Rate,
-    bucket: Bucket,
-    /// What left in the last period. It guards the rate, unless that has none; what answers say is left is read against it.
-    window: Window,
-    /// Until when the guard last held a call back. The bucket must not run on times before that: it would save up, for
-    /// one large burst, what the guard did not let go.
-    held: Nanos,
-    /// Nothing that is charged to this rate leaves before this time.
-    cooldown: Nanos,
-    pace: Pace,
-    remote: Option<Remote>,
-    /// Whether answers have shown that the provider's count is no bucket that is refilled all the time: their numbers look
-    /// like those of one for a moment now and then.
-    starts_anew: bool,
-    /// Which of the ledger's rings its window is kept in.
-    ring: usize,
-}
-
-/// The provider's side of a rate, as far as its answers tell.
-#[derive(Clone, Debug)]
-struct Remote {
-    /// When the newest call left whose answer said what is left: what older calls' answers say is no news.
-    heard: Nanos,
-    /// The most that was ever left: what the provider's bucket holds.
-    most: u64,
-    /// What would be left if nobody else used the quota.
-    alone: Bucket,
-    /// What is left.
-    left: Bucket,
-}
-
-impl Account {
-    fn new(dimension: Dimension, rate: Rate, jitter: Option<Nanos>, now: Nanos) -> Self {
-        let (bucket, window) = (Bucket::new(&rate, now), Window::new(&rate, Self::spread(&rate, jitter)));
-        let (configured, pace) = (rate, Pace::default());
-        let (held, cooldown, remote) = (0, 0, None);
-        Self { dimension, configured, rate, bucket, window, held, cooldown, pace, remote, starts_anew: false, ring: 0 }
-    }
-
-    /// Keeps its window in that ring of `rings`.
-    fn keep_in(&mut self, rings: &[Arc<dyn Ring>], ring: usize) {
-        self.ring = ring;
-        if let Some(ring) = rings.get(ring) {
-            self.window.keep_in(Arc::clone(ring));
-        }
-    }
-
-    /// What is not said by its rates.
-    #[inline]
-    fn carry(&mut self, carrier: &mut impl Carrier) {
-        self.bucket.carry(carrier);
-        self.window.carry(carrier);
-        carrier.word(&mut self.held);
-        carrier.word(&mut self.cooldown);
-        self.pace.carry(carrier);
-        let mut heard = self.remote.is_some();
-        carrier.flag(&mut heard);
-        if !heard {
-            self.remote = None;
-            return;
-        }
-        let unheard = || {
-            let bucket = Bucket::new(&self.rate, 0);
-            Remote { heard: 0, most: 0, alone: bucket.clone(), left: bucket }
-        };
-        let remote = self.remote.get_or_insert_with(unheard);
-        let most = remote.most;
-        carrier.word(&mut remote.heard);
-        carrier.word(&mut remote.most);
-        if remote.most != most {
-            remote.alone = Self::remote_bucket(&self.rate, remote.most, 0);
-            remote.left = remote.alone.clone();
-        }
-        remote.alone.carry(carrier);
-        remote.left.carry(carrier);
-    }
-
-    /// Whether its numbers can be.
-    fn is_sound(&self) -> bool {
-        let heard = self.remote.as_ref().is_none_or(|remote| remote.alone.is_sound() && remote.left.is_sound());
-        heard && self.window.is_sound() && self.bucket.is_sound() && self.pace.is_sound()
-    }
-
-    fn spread(rate: &Rate, jitter: Option<Nanos>) -> Nanos {
-        jitter.unwrap_or_else(|| rate.default_jitter())
-    }
-
-    /// The window, where it guards the rate.
-    #[inline]
-    fn guard(&self) -> Option<&Window> {
-        self.rate.window().then_some(&self.window)
-    }
-
-    #[inline]
-    fn guard_mut(&mut self) -> Option<&mut Window> {
-        self.rate.window().then_some(&mut self.window)
-    }
-
-    /// How long a charge can still be refunded: as long as it counts.
-    fn span(&self) -> Nanos {
-        self.guard().map_or(self.rate.period(), Window::span)
-    }
-
-    #[inline]
-    fn due(&mut self, cost: u64, from: Nanos, now: Nanos) -> Nanos {
-        if cost == 0 {
-            return from;
-        }
-        let mut at = self.bucket.earliest(cost, from).max(self.cooldown);
-        if let Some(remote) = &self.remote
-            && self.pace.has_neighbours(self.rate.period(), now)
-        {
-            at = at.max(remote.left.earliest(cost, from));
-        }
-        if !self.rate.window() {
-            return at;
-        }
-        self.window.expire(now);
-        if self.window.fits(cost) {
-            return at.max(self.held.min(now));
-        }
-        self.held = self.window.earliest(cost, at);
-        self.held
-    }
-
-    fn earliest_behind(&self, ahead: u64, cost: u64, from: Nanos) -> Nanos {
-        if cost == 0 {
-            return from;
-        }
-        let at = self.bucket.earliest_behind(ahead, cost, from).max(self.cooldown);
-        self.guard().map_or(at, |window| window.earliest_behind(ahead, cost, from).max(at))
-    }
-
-    #[inline]
-    fn charge(&mut self, cost: u64, due: Nanos, now: Nanos) {
-        self.pace.sent(cost);
-        if let Some(remote) = &mut self.remote {
-            remote.alone.charge(cost, now);
-            remote.left.charge(cost, now);
-        }
-        self.bucket.charge_late(cost, due, now);
-        if !self.rate.window() {
-            self.window.expire(now);
-        }
-        self.window.charge(cost, now);
-    }
-
-    fn settle(&mut self, charged: u64, actual: u64, charged_at: Nanos, now: Nanos) {
-        if actual > charged {
-            let debit = actual - charged;
-            self.bucket.charge(debit, now);
-            self.window.expire(now);
-            self.window.charge(debit, now);
-        } else if actual < charged && now < charged_at.saturating_add(self.span()) {
-            let refund = charged - actual;
-            self.bucket.refund(refund, now);
-            self.window.refund(refund, charged_at, now);
-            self.held = self.held.min(now);
-        }
-    }
-
-    fn change(&mut self, rate: Rate, jitter: Option<Nanos>, now: Nanos) {
-        self.bucket.change(&rate, now);
-        self.bucket.set_speed(self.pace.speed(), now);
-        self.remote = None; // what was heard is of another limit
-        self.window.change(&rate, Self::spread(&rate, jitter));
-        self.rate = rate;
-    }
-}
-
-impl Account {
-    /// Whether those who use the same quota leave room for `cost`, as far as the provider's answers tell.
-    #[inline]
-    fn neighbours_leave(&self, cost: u64, now: Nanos) -> bool {
-        let Some(remote) = &self.remote else { return true };
-        !self.pace.has_neighbours(self.rate.period(), now) || remote.left.fits(cost, now)
-    }
-
-    /// What is saved up beyond `requested` is not there when a cooldown ends.
-    fn drain(&mut self, until: Nanos, requested: Option<u64>) {
-        let second = u128::from(self.rate.amount()) * u128::from(SECOND) / u128::from(self.rate.period());
-        let kept = requested.unwrap_or_else(|| u64::try_from(second).unwrap_or(u64::MAX));
-        self.bucket.drain(kept.max(1), until);
-    }
-
-    /// Gives whether the rate is another now.
-    fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos, jitter: Option<Nanos>) -> bool {
-        let before = self.rate;
-        if let Some(limit) = told.limit.filter(|&limit| limit > 0) {
-            let amount = limit.min(self.configured.amount());
-            if amount != self.rate.amount()
-                && let Some(rate) = self.configured.with_amount(amount)
-            {
-                self.change(rate, jitter, now);
-            }
-        }
-        if let Some(left) = told.remaining {
-            self.starts_anew |= !told.refilled;
-            self.hear(left, sent_at, now);
-        }
-        self.rate != before
-    }
-
-    /// The provider had `left` when it counted the call that left at `sent_at`.
-    fn hear(&mut self, left: u64, sent_at: Nanos, now: Nanos) {
-        if self.remote.as_ref().is_some_and(|remote| sent_at < remote.heard) {
-            return; // no news: a later call's answer has come
-        }
-        let period = self.rate.period();
-        // What has left since is not in that number; nor is what has flown in.
-        let elapsed = u128::from(now.saturating_sub(sent_at).min(period));
-        let flown_in = u64::try_from(elapsed * u128::from(self.rate.amount()) / u128::from(period)).unwrap_or(u64::MAX);
-        // Calls that left within the network's spread of that one may have been counted before it, or after it.
-        let spread = self.window.span().saturating_sub(period);
-        let full = self.remote.as_ref().map_or(left, |remote| remote.most.max(left));
-        let cap = if self.starts_anew { left } else { full };
-        let left_by = |time| left.saturating_add(flown_in).saturating_sub(self.window.charged_since(time)).min(cap);
-        let (least, most) = (left_by(sent_at.saturating_sub(spread + 1)), left_by(sent_at.saturating_add(spread)));
-        let news = left_by(sent_at);
-        let remote = self.remote.get_or_insert_with(|| {
-            let mut bucket = Self::remote_bucket(&self.rate, left, now);
-            bucket.set_level(least, now);
-            Remote { heard: sent_at, most: left, alone: bucket.clone(), left: bucket }
-        });
-        remote.heard = sent_at;
-        if left > remote.most {
-            remote.most = left.min(self.rate.amount());
-            remote.alone = Self::remote_bucket(&self.rate, remote.most, now);
-            remote.alone.set_level(least, now);
-            remote.left = remote.alone.clone();
-        }
-        let mut expected = u64::try_from(remote.alone.available(now)).unwrap_or(0);
-        if self.starts_anew {
-            // In a window of the provider's there may be all that left in the last period.
-            let used = self.rate.amount().saturating_sub(self.window.available(now));
-            expected = expected.min(remote.most.saturating_sub(used));
-        }
-        let shared = expected.saturating_sub(most) > (remote.most / 50).max(1);
-        if least > expected {
-            remote.alone.set_level(least, now);
-        }
-        remote.left.set_level(news, now);
-        self.pace.left(news, remote.most, shared, period, now);
-        self.bucket.set_speed(self.pace.speed(), now);
-    }
-
-    /// A bucket like the provider's, which holds at most `most`.
-    fn remote_bucket(rate: &Rate, most: u64, now: Nanos) -> Bucket {
-        let like = rate.with_burst(most.clamp(1, rate.amount())).unwrap_or(*rate);
-        Bucket::new(&like, now)
-    }
-}
-
-/// What an answer says of one limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// What is limited.
-    pub dimension: Dimension,
-    /// How much may leave in the period.
-    pub limit: Option<u64>,
-    /// How much of it was left.
-    pub remaining: Option<u64>,
-    /// The period, in nanoseconds, if it is known.
-    pub period: Option<Nanos>,
-    /// Whether what is left is refilled all the time, and does not fall until a window is over.
-    pub refilled: bool,
-}
-
-/// Whether two periods are the same but for rounding.
-fn nearly(one: Nanos, other: Nanos) -> bool {
-    one.abs_diff(other) <= other / 50
 }
 
 /// The rates of a limiter, charged together or not at all.
@@ -396,121 +70,6 @@ impl Ledger {
         Self { accounts, jitter, cooldown: 0, rings: Vec::new(), edition: 0 }
     }
 
-    /// Keeps the windows in these rings from here on; they must be empty. There is one for each rate that may ever be.
-    pub(crate) fn keep_in(&mut self, rings: Vec<Arc<dyn Ring>>) {
-        self.rings = rings;
-        for (place, account) in self.accounts.iter_mut().enumerate() {
-            account.keep_in(&self.rings, place);
-        }
-    }
-
-    /// Begins to count changes of the rates: no edition is 0, which is that of a ledger that knows of none.
-    pub(crate) fn begin_editions(&mut self) {
-        self.edition = 1;
-    }
-
-    /// The rates as they were configured, in an order that does not depend on how they were written down.
-    pub(crate) fn configured(&self) -> Vec<(Dimension, Rate)> {
-        let mut rates: Vec<_> = self.accounts.iter().map(|account| (account.dimension, account.configured)).collect();
-        rates.sort_by_key(|(dimension, rate)| (*dimension, rate.period(), rate.amount(), rate.burst(), rate.window()));
-        rates
-    }
-
-    /// Whether both were configured alike.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.jitter == other.jitter && self.configured() == other.configured()
-    }
-
-    /// Whether there is a place for as many rates of these dimensions, in place of those that there are.
-    pub(crate) fn has_places(&self, changes: &[(Dimension, usize)]) -> bool {
-        let fresh = |dimension| changes.iter().rev().find(|(other, _)| *other == dimension).map(|&(_, count)| count);
-        let count = |dimension| self.accounts.iter().filter(|account| account.dimension == dimension).count();
-        let rates = |dimension| fresh(dimension).unwrap_or_else(|| count(dimension));
-        self.rings.is_empty() || Dimension::ALL.into_iter().map(rates).sum::<usize>() <= MOST_RATES
-    }
-
-    /// Assumes another spread of the network's delay, for rates that change from here on.
-    pub(crate) fn set_jitter(&mut self, jitter: Option<Nanos>) {
-        if self.jitter != jitter {
-            self.jitter = jitter;
-            for account in &mut self.accounts {
-                account.change(account.rate, jitter, 0);
-            }
-        }
-    }
-
-    /// The spread of the network's delay, if one was given.
-    pub(crate) fn jitter(&self) -> Option<Nanos> {
-        self.jitter
-    }
-
-    /// How often the rates were changed: what [`Ledger::carry_rates`] carries is the same as long as this is.
-    pub(crate) fn edition(&self) -> u64 {
-        self.edition
-    }
-
-    /// The rates themselves. Gives whether they can be; if not, the ledger is of no use any more.
-    pub(crate) fn carry_rates(&mut self, carrier: &mut impl Carrier) -> bool {
-        carrier.word(&mut self.edition);
-        carrier.perhaps(&mut self.jitter);
-        let mut count = self.accounts.len() as u64;
-        carrier.word(&mut count);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count > MOST_RATES {
-            return false;
-        }
-        self.accounts.truncate(count);
-        for place in 0..count {
-            let known = self.accounts.get(place);
-            let unknown = || Rate::new(1, SECOND).map(|rate| (Dimension::Requests, rate, rate, MOST_RATES));
-            let known = known.map(|account| (account.dimension, account.configured, account.rate, account.ring));
-            let Some((dimension, mut configured, mut rate, ring)) = known.or_else(|| unknown().ok()) else {
-                return false;
-            };
-            let before = (dimension, configured, rate, ring);
-            let (mut number, mut place_of_ring) = (dimension as u64, ring as u64);
-            carrier.word(&mut number);
-            carrier.word(&mut place_of_ring);
-            configured.carry(carrier);
-            rate.carry(carrier);
-            let dimension = Dimension::ALL.into_iter().find(|&dimension| dimension as u64 == number);
-            let ring = usize::try_from(place_of_ring).ok().filter(|&ring| ring < MOST_RATES);
-            let (Some(dimension), Some(ring), Some(configured), Some(rate)) =
-                (dimension, ring, configured.checked(), rate.checked())
-            else {
-                return false;
-            };
-            if before != (dimension, configured, rate, ring) {
-                let mut fresh = Account::new(dimension, rate, self.jitter, 0);
-                fresh.configured = configured;
-                fresh.keep_in(&self.rings, ring);
-                if place < self.accounts.len() { self.accounts[place] = fresh } else { self.accounts.push(fresh) }
-            }
-        }
-        true
-    }
-
-    /// What is charged, heard and held back.
-    #[inline]
-    pub(crate) fn carry(&mut self, carrier: &mut impl Carrier) {
-        carrier.word(&mut self.cooldown);
-        for account in &mut self.accounts {
-            account.carry(carrier);
-        }
-    }
-
-    /// Whether its numbers can be.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.accounts.iter().all(Account::is_sound)
-    }
-
-    /// Counts anew what windows hold, for one who does not know how far another got.
-    pub(crate) fn recount(&mut self) {
-        for account in &mut self.accounts {
-            account.window.recount();
-        }
-    }
-
     /// Whether there is no rate at all.
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty()
@@ -519,19 +78,6 @@ impl Ledger {
     /// Whether there is a rate of this dimension.
     pub fn counts(&self, dimension: Dimension) -> bool {
         self.accounts.iter().any(|account| account.dimension == dimension)
-    }
-
-    /// The provider counts so much in the present window of a rate, of which not all left here: others used the quota, or
-    /// this process did before it knew of the rate. It is charged to the window as if it left now.
-    pub(crate) fn used_before(&mut self, dimension: Dimension, period: Nanos, used: u64, now: Nanos) {
-        let of = self.accounts.iter_mut().filter(|account| account.dimension == dimension);
-        for account in of.filter(|account| nearly(period, account.rate.period())) {
-            let amount = account.rate.amount();
-            if let Some(window) = account.guard_mut() {
-                window.expire(now);
-                window.charge(used.min(amount).saturating_sub(amount - window.available(now).min(amount)), now);
-            }
-        }
     }
 
     /// Whether no wait can satisfy `cost`, and which dimension says so.
@@ -615,78 +161,6 @@ impl Ledger {
         }
     }
 
-    /// Lets nothing leave before `until`. A cooldown is never shortened by another.
-    pub fn cool_down(&mut self, until: Nanos) {
-        self.cooldown = self.cooldown.max(until);
-    }
-
-    /// Lets nothing leave before `until` that is charged in `dimension`; nothing at all if no rate counts that.
-    ///
-    /// Of the rate that was short, the one of this `period` or, where nobody said, the one of the shortest, no more than
-    /// `requested` may leave at once then: the wait was reckoned so that the provider's bucket has just that. Where nobody
-    /// said how much that was, a second's worth: whoever waited does not leave in a herd. What the others have saved up
-    /// stays.
-    pub fn cool_down_in(&mut self, dimension: Dimension, period: Option<Nanos>, until: Nanos, requested: Option<u64>) {
-        if !self.counts(dimension) {
-            return self.cool_down(until);
-        }
-        let concerned = self.accounts.iter_mut().filter(|account| account.dimension == dimension);
-        let mut concerned: Vec<_> = concerned.collect();
-        let shortest = concerned.iter().map(|account| account.rate.period()).min().unwrap_or_default();
-        let short = period.unwrap_or(shortest);
-        for account in &mut concerned {
-            account.cooldown = account.cooldown.max(until);
-            if nearly(short, account.rate.period()) {
-                account.drain(until, requested);
-            }
-        }
-    }
-
-    /// The provider is overloaded: every rate slows.
-    pub fn overloaded(&mut self, now: Nanos) {
-        for account in &mut self.accounts {
-            account.pace.overloaded(now);
-            account.bucket.set_speed(account.pace.speed(), now);
-        }
-    }
-
-    /// A call succeeded: rates that were slowed get faster again, if calls use what there is.
-    pub fn succeeded(&mut self, now: Nanos) {
-        for account in &mut self.accounts {
-            if account.pace.succeeded(account.rate.amount(), account.rate.period(), now) {
-                account.bucket.set_speed(account.pace.speed(), now);
-            }
-        }
-    }
-
-    /// Takes in what an answer says of a limit, to a call that left at `sent_at`: the lower of it and of what was
-    /// configured holds, and what is left counts if it is less than this process's own use explains.
-    pub fn learn(&mut self, told: &Told, sent_at: Nanos, now: Nanos) {
-        let jitter = self.jitter;
-        let same = |account: &&mut Account| {
-            account.dimension == told.dimension
-                && told.period.is_none_or(|period| nearly(period, account.rate.period()))
-        };
-        // Without a period it can only be meant for a rate that is alone in its dimension.
-        let rates = self.accounts.iter().filter(|account| account.dimension == told.dimension).count();
-        if told.period.is_none() && rates != 1 {
-            return;
-        }
-        for account in self.accounts.iter_mut().filter(same) {
-            self.edition += u64::from(account.learn(told, sent_at, now, jitter));
-        }
-    }
-
-    /// The speed of the slowest rate, in thousandths of what was configured.
-    pub fn speed(&self) -> Permille {
-        self.accounts.iter().map(|account| account.pace.speed()).min().unwrap_or(FULL)
-    }
-
-    /// The time before which nothing leaves, 0 if there never was one.
-    pub fn cooldown(&self) -> Nanos {
-        self.cooldown
-    }
-
     /// Replaces the rates of one dimension; no rate means that it is no longer counted. A rate that stays keeps what
     /// was charged to it, wherever it is named; one of the same period goes on from there; then any other.
     pub fn update(&mut self, dimension: Dimension, rates: &[Rate], now: Nanos) {
@@ -747,50 +221,6 @@ impl Ledger {
         self.accounts.iter().map(|account| (account.dimension, account.configured)).collect()
     }
 
-    /// What the provider's answers have made of each rate.
-    pub(crate) fn learned(&self) -> Vec<Learned> {
-        let learned = |account: &Account| Learned {
-            dimension: account.dimension,
-            period: account.rate.period(),
-            amount: account.rate.amount(),
-            burst: account.rate.burst(),
-            speed: account.pace.speed(),
-        };
-        self.accounts.iter().map(learned).collect()
-    }
-
-    /// What has left and still counts at `now`.
-    pub(crate) fn left(&self, now: Nanos) -> Vec<Left> {
-        let windows = self.accounts.iter().filter_map(|account| Some((account, account.guard()?)));
-        let left = windows.flat_map(|(account, window)| {
-            let (dimension, period) = (account.dimension, account.rate.period());
-            window.counted(now).map(move |(at, amount)| Left { dimension, period, ago: now.saturating_sub(at), amount })
-        });
-        left.collect()
-    }
-
-    /// Charges what left by another ledger of the same dimensions, when it did.
-    pub(crate) fn count_left(&mut self, left: &[Left], now: Nanos) {
-        for dimension in Dimension::ALL {
-            let of = || left.iter().filter(|left| left.dimension == dimension);
-            // Every rate of a dimension saw the same; the one of the longest period remembers most.
-            let Some(longest) = of().map(|left| left.period).max() else { continue };
-            for &Left { ago, amount, .. } in of().filter(|left| left.period == longest) {
-                let at = now.saturating_sub(ago);
-                for account in self.accounts.iter_mut().filter(|account| account.dimension == dimension) {
-                    account.charge(amount, at, at);
-                }
-            }
-        }
-    }
-
-    /// Leaves nothing that could leave at once.
-    pub(crate) fn empty(&mut self, now: Nanos) {
-        for account in &mut self.accounts {
-            account.bucket.set_level(0, now);
-        }
-    }
-
     /// Whether the ledger remembers nothing: it could be made anew without a difference.
     pub fn is_idle(&self, now: Nanos) -> bool {
         let idle = |account: &Account| {
@@ -803,6 +233,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SECOND;
 
     fn rate(amount: u64, seconds: u64) -> Rate {
         Rate::new(amount, seconds * SECOND).unwrap()
