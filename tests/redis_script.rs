@@ -245,6 +245,109 @@ fn who_waits_for_a_slot_is_told_and_not_overtaken_by_who_asks_more_often() {
 }
 
 #[test]
+fn who_waits_for_a_slot_keeps_its_place_whatever_else_it_says() {
+    let server = Server::start();
+    let [mut a, mut b, mut c] =
+        ["a", "b", "c"].map(|name| Process::join(&server, "place", name, limits(&[], 1), BEGIN));
+    a.message.asks = vec![call(0)];
+    a.say(BEGIN).unwrap();
+    for process in [&mut b, &mut c] {
+        process.message.asks = vec![call(0)];
+        assert_eq!(process.say(BEGIN).unwrap().decisions[0], Decision::NoSlot(None));
+        process.message.waits = true;
+    }
+    // A settlement, or that it is alive.
+    b.say(BEGIN + 1).unwrap();
+    a.message.released = 1;
+    a.say(BEGIN + 2).unwrap();
+    c.message.asks = vec![call(0)];
+    assert!(matches!(c.say(BEGIN + 3).unwrap().decisions[0], Decision::NoSlot(Some(_))), "B is first");
+    b.message.asks = vec![call(0)];
+    assert!(matches!(b.say(BEGIN + 4).unwrap().decisions[0], Decision::At(_)));
+    // One whose calls have given up says so with its next word.
+    c.message.waits = false;
+    c.say(BEGIN + 5).unwrap();
+    b.message.released = 1;
+    b.message.asks = vec![call(0)];
+    assert!(matches!(b.say(BEGIN + 6).unwrap().decisions[0], Decision::At(_)), "nobody else waits");
+}
+
+#[test]
+fn a_slowdown_ends_when_it_ends_and_nothing_that_is_owed_is_too_far_away_to_be_told() {
+    let server = Server::start();
+    let rate = Rate::new(60_000, 60 * SECOND).unwrap().with_burst(60_000).unwrap().with_window(false);
+    let mut process = Process::join(&server, "slow", "a", limits(&[(Dimension::Tokens, rate)], 0), BEGIN);
+    process.message.asks = vec![Ask { slot: false, ..call(60_000) }];
+    assert_eq!(process.say(BEGIN).unwrap().decisions[0], Decision::At(BEGIN));
+    let (dimension, period) = (Dimension::Tokens, 60 * SECOND);
+    process.message.learned = vec![Learned { dimension, period, amount: 60_000, burst: 60_000, speed: 250 }];
+    process.say(BEGIN).unwrap();
+    // A minute at a quarter of the speed, and then half of one at full speed: not all of it at full speed.
+    let now = BEGIN + 80 * MICROS;
+    process.message.asks = vec![Ask { slot: false, ..call(60_000) }];
+    let Decision::NotBefore(at) = process.say(now).unwrap().decisions[0] else { panic!("it is not full") };
+    assert!((at - (now + 25 * MICROS)).abs() < 10, "{}", at - now);
+
+    let rate = Rate::new(1, 366 * 86_400 * SECOND).unwrap();
+    let mut process = Process::join(&server, "owes", "a", limits(&[(Dimension::Tokens, rate)], 0), BEGIN);
+    process.message.settles = vec![Settle { at: BEGIN, more: [0, i64::MAX, 0, 0] }; 3];
+    process.say(BEGIN).unwrap();
+    process.message.asks = vec![call(1)];
+    let Decision::NotBefore(at) = process.say(BEGIN + 1).unwrap().decisions[0] else { panic!("it owes") };
+    assert!(at > BEGIN + (1 << 50), "{at}");
+}
+
+#[test]
+fn what_was_spent_stays_spent_when_the_period_becomes_another() {
+    let server = Server::start();
+    let tokens = |amount, seconds| {
+        let rate = Rate::new(amount, seconds * SECOND).unwrap().with_burst(amount).unwrap();
+        limits(&[(Dimension::Tokens, rate)], 0)
+    };
+    let mut process = Process::join(&server, "period", "a", tokens(1_000, 60), BEGIN);
+    process.message.asks = vec![call(900)];
+    assert_eq!(process.say(BEGIN).unwrap().decisions[0], Decision::At(BEGIN));
+    tell(&mut process, tokens(1_000, 600), BEGIN + MICROS);
+    process.message.asks = vec![call(102), call(101)];
+    let decisions = process.say(BEGIN + MICROS).unwrap().decisions;
+    // Nothing is filled by the change, and what left stays in the window that is longer now.
+    assert!(matches!(decisions[0], Decision::NotBefore(at) if at >= BEGIN + 600 * MICROS), "{decisions:?}");
+    tell(&mut process, tokens(1_000, 60), BEGIN + 2 * MICROS);
+    process.message.asks = vec![call(1_000)];
+    let at = process.say(BEGIN + 2 * MICROS).unwrap().decisions[0];
+    assert!(matches!(at, Decision::NotBefore(at) if at >= BEGIN + 55 * MICROS), "{at:?}");
+    // A dimension that is no longer counted leaves nothing behind.
+    tell(&mut process, limits(&[], 0), BEGIN + 3 * MICROS);
+    let names: Vec<String> = redis::cmd("HKEYS").arg("penstock:{period}").query(&mut server.connect()).unwrap();
+    assert!(names.iter().all(|name| !name.starts_with("w:")), "{names:?}");
+}
+
+#[test]
+fn a_script_that_is_killed_has_done_nothing() {
+    let server = Server::start();
+    redis::cmd("CONFIG").arg(&["SET", "lua-time-limit", "1"]).exec(&mut server.connect()).unwrap();
+    let rate = Rate::new(100, 60 * SECOND).unwrap().with_burst(100).unwrap();
+    let mut process = Process::join(&server, "killed", "a", limits(&[(Dimension::Tokens, rate)], 0), BEGIN);
+    // More than anybody asks at once: it takes a second, and nothing is written before its end.
+    let asks = (0..1_000_000).map(|number| Ask { slot: false, patience: Some(0), ..call(1 + number % 2) });
+    process.message.asks = asks.collect();
+    let mut killer = server.connect();
+    let error = std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            process.message.clock = Some(BEGIN + 1);
+            process.run()
+        });
+        while !running.is_finished() {
+            let _ = redis::cmd("SCRIPT").arg("KILL").exec(&mut killer);
+        }
+        running.join().unwrap().expect_err("it was killed before it was done")
+    });
+    assert!(error.to_string().contains("killed"), "{error}");
+    process.message.asks = vec![call(100)];
+    assert_eq!(process.say(BEGIN + 2).unwrap().decisions, [Decision::At(BEGIN + 2)], "nothing was charged");
+}
+
+#[test]
 fn a_clock_that_is_set_back_or_forward_frees_no_burst() {
     let server = Server::start();
     let rate = Rate::new(600, 60 * SECOND).unwrap();
@@ -312,7 +415,7 @@ fn a_cooldown_holds_for_all_and_ends() {
     let done = b.say(BEGIN + MICROS).unwrap();
     assert_eq!((done.cooling, done.decisions[0]), (4 * MICROS, Decision::NotBefore(BEGIN + 5 * MICROS)));
     // A rate that was short holds back who uses it, and has a second's worth when that is over.
-    let short = Cooldown { dimension: Some(Dimension::Tokens), period: None, lasts: 10 * SECOND, requested: 1 };
+    let short = Cooldown { dimension: Some(Dimension::Tokens), period: None, lasts: 10 * SECOND, requested: 0 };
     a.message.cooldowns = vec![short];
     a.say(BEGIN + 5 * MICROS).unwrap();
     b.message.asks = vec![call(0), call(1)];

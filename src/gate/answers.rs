@@ -71,7 +71,7 @@ impl<T: Default> Gate<T> {
                         self.books.ledger.cool_down_in(dimension, period, until, verdict.requested);
                         if let Some(remote) = &mut self.remote {
                             let (dimension, lasts) = (Some(dimension), until.saturating_sub(now));
-                            let requested = verdict.requested.unwrap_or(1);
+                            let requested = verdict.requested.map_or(0, |requested| requested.max(1));
                             remote.note_cooldown(wire::Cooldown { dimension, period, lasts, requested });
                         }
                     }

@@ -64,9 +64,10 @@ class Server:
     With `tls`, it listens for that too, on a port of its own.
     """
 
-    def __init__(self, *options, keep=False, tls=None):
+    def __init__(self, *options, keep=False, tls=None, environment=None):
         self.directory = tempfile.mkdtemp(prefix="penstock-redis-")
-        self.options, self.keep, self.process, self.tls_port = options, keep, None, None
+        self.options, self.keep, self.environment = options, keep, environment
+        self.process = self.tls_port = None
         if tls is not None:
             files = [
                 "--tls-cert-file",
@@ -102,7 +103,10 @@ class Server:
         ]
         secure = ["--tls-port", str(self.tls_port)] if self.tls_port else []
         self.process = subprocess.Popen(
-            [*command, *saving, *secure, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, *saving, *secure, *self.options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:

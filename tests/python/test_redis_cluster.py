@@ -130,6 +130,55 @@ def test_a_master_that_is_killed_and_its_replica_that_takes_over(cluster, caplog
     until(lambda: b"master_link_status:up" in master.command("INFO", "replication"))
 
 
+def test_a_replica_that_takes_over_by_order(cluster, caplog):
+    """`CLUSTER FAILOVER`: the master lets nobody write until its replica has all of it. No call notices, nothing is lost."""
+    name, rate, burst = fresh_name(), 100, 10
+    limits = {"requests": per_second(rate, burst=burst), "concurrency": 12, "on_store_failure": "closed"}
+    one, two = (limiter_at(cluster.url, name, **limits) for _ in range(2))
+    held = [one.acquire(timeout=20) for _ in range(4)]
+    two.acquire(timeout=20).release()
+    master, _, _ = cluster.owner(name)
+    replica = cluster.replicate(master)
+    known = f"{cluster.identity(replica)} ".encode()
+    until(lambda: all(known in node.command("CLUSTER", "NODES") for node in cluster.masters()))
+    left, waits = [], []
+
+    async def call(limiter, until_when):
+        while (began := time.monotonic()) < until_when():
+            async with limiter.permit(timeout=30):
+                left.append(time.monotonic())
+                await asyncio.sleep(0.002)
+            waits.append(left[-1] - began)
+
+    async def main():
+        end = [time.monotonic() + 60]
+        working = [asyncio.ensure_future(call(limiter, lambda: end[0])) for limiter in (one, two) for _ in range(10)]
+        await asyncio.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while b"role:master" not in replica.command("INFO", "replication"):
+            assert time.monotonic() < deadline, replica.command("CLUSTER", "NODES")
+            replica.command("CLUSTER", "FAILOVER")  # once more if the others did not vote in time
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(1)
+        end[0] = 0
+        await asyncio.gather(*working)  # `closed`: whoever was refused says so here
+
+    began = time.monotonic()
+    asyncio.run(main())
+    took = time.monotonic() - began
+    print(f"{len(left) / took:.0f}/s left of {rate} in {took:.1f} s, the longest wait {max(waits):.2f} s")
+    left.sort()
+    # In any time, no more than what flows in and a burst: what the old master knew the new one knows.
+    for first, at in enumerate(left):
+        within = left[min(first + 100, len(left) - 1)] - at
+        assert min(100, len(left) - 1 - first) <= within * rate * 1.02 + burst + 5, (first, within)
+    assert len(left) >= (took - 2) * rate * 0.5
+    free = [two.acquire(timeout=10) for _ in range(8)]
+    assert one.try_acquire() is None
+    del free, held
+    assert not messages(caplog, one, two)
+
+
 def test_slots_that_move_under_load(cluster):
     names = [fresh_name() for _ in range(6)]
     limiters = [limiter_at(cluster.url, name, requests=per_minute(60, burst=60), concurrency=2) for name in names]

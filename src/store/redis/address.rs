@@ -61,6 +61,9 @@ impl Address {
             let forms = "redis://HOST:PORT/DB, rediss://..., unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT";
             AddressError(format!("store must be memory://, shm://NAME, {forms}, not {shown:?}: {why}"))
         };
+        if is_torn(url) {
+            return Err(wrong("in a password /, ? and # are written %2F, %3F and %23"));
+        }
         let Query { url, name, files: [authorities, certificate, key] } = queried(url).map_err(|why| wrong(&why))?;
         let url = url.as_str();
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
@@ -140,7 +143,7 @@ fn queried(url: &str) -> Result<Query, String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if key == "name" {
-            found.name = Some(value.to_owned()).filter(|value| !value.is_empty());
+            found.name = Some(unescaped(value)).filter(|value| !value.is_empty());
         } else if let Some(place) = FILES.iter().position(|file| *file == key) {
             if value.is_empty() {
                 return Err(format!("{key} names no file"));
@@ -170,23 +173,46 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The URL without what must not be shown.
+/// The URL without what must not be shown: also where it is written so that nobody can tell for sure what is the password.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let shown = match authority.rsplit_once('@') {
-        Some((whom, host)) => {
-            let user = whom.split(':').next().unwrap_or_default();
-            let secret = if whom.contains(':') { ":***" } else { "" };
-            format!("{user}{secret}@{host}")
-        }
-        None => authority.to_owned(),
+    let is_socket = scheme.ends_with("unix");
+    let before = rest.split_once('?').map_or(rest, |(before, _)| before);
+    // A password in which a `/` or a `?` was not escaped ends where the last `@` is.
+    let end = before.rfind('@').or_else(|| if is_place(before) { None } else { rest.rfind('@') });
+    let (whom, rest) = match end.filter(|_| !is_socket) {
+        Some(end) => (Some(&rest[..end]), &rest[end + 1..]),
+        None => (None, rest),
     };
-    // `unix:///path?pass=...`
-    let path = path.split_once("pass=").map_or(path.to_owned(), |(before, after)| {
-        format!("{before}pass=***{}", after.find('&').map_or("", |end| &after[end..]))
+    let whom = whom.map_or(String::new(), |whom| {
+        let user = whom.split(':').next().unwrap_or_default();
+        format!("{user}{}@", if whom.contains(':') { ":***" } else { "" })
     });
-    format!("{scheme}://{shown}{path}")
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // `unix:///path?pass=...`, and what others call it.
+    let is_secret = |key: &str| ["pass", "pw", "secret", "token", "auth"].iter().any(|word| key.contains(word));
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((key, _)) if is_secret(&key.to_lowercase()) => format!("{key}=***"),
+        _ => pair.to_owned(),
+    });
+    let pairs: Vec<_> = pairs.collect();
+    format!("{scheme}://{whom}{place}{}{}", if pairs.is_empty() { "" } else { "?" }, pairs.join("&"))
+}
+
+/// Whether a password goes on where the hosts should have ended.
+fn is_torn(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let (before, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    !scheme.ends_with("unix") && after.contains('@') && !is_place(before)
+}
+
+/// Whether it looks like hosts, ports and a database, and nothing else.
+fn is_place(text: &str) -> bool {
+    let (hosts, _) = text.split_once('/').unwrap_or((text, ""));
+    hosts.split(',').all(|host| {
+        let port = host.rsplit_once(']').map_or(host, |(_, port)| port).split_once(':').map_or("", |(_, port)| port);
+        !host.starts_with(':') && port.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
@@ -217,6 +243,46 @@ mod tests {
         let own = Some(("c".into(), "k%2".into()));
         assert_eq!(address.tls, Tls { authorities: Some("/a b/ä.pem".into()), own });
         assert_eq!((address.name(), &address.nodes[0].addr().to_string()[..]), (Some("x"), "h:6379"));
+        let address = Address::parse("redis://h?name=team%20a%2Fb@c").unwrap();
+        assert_eq!((address.name(), &address.to_string()[..]), (Some("team a/b@c"), "redis://h?name=team%20a%2Fb@c"));
+    }
+
+    #[test]
+    fn passwords_are_escaped_and_hosts_may_be_numbers_of_ipv6() {
+        let address = Address::parse("rediss://us%3Aer:p%40ss%2Fw%3Frd@[::1]:6380/2").unwrap();
+        let node = &address.nodes[0];
+        assert_eq!(
+            (node.redis_settings().username(), node.redis_settings().password()),
+            (Some("us:er"), Some("p@ss/w?rd"))
+        );
+        assert_eq!((node.redis_settings().db(), &node.addr().to_string()[..]), (2, "::1:6380"));
+        let address = Address::parse("redis+cluster://:p%2Cw@[::1]:7000,[fe80::2]:7001,c").unwrap();
+        let places: Vec<_> = address.nodes.iter().map(|node| node.addr().to_string()).collect();
+        assert_eq!(places, ["::1:7000", "fe80::2:7001", "c:6379"]);
+        assert!(address.nodes.iter().all(|node| node.redis_settings().password() == Some("p,w")));
+        let address = Address::parse("unix:///run/r.sock?user=u&pass=a%26b%3Dc&db=1").unwrap();
+        assert_eq!(address.nodes[0].redis_settings().password(), Some("a&b=c"));
+        assert_eq!(address.to_string(), "unix:///run/r.sock?user=u&pass=***&db=1");
+    }
+
+    #[test]
+    fn no_secret_is_shown_however_the_url_is_written() {
+        for (url, shown) in [
+            ("redis://:secret@h", "redis://:***@h"),
+            ("redis://u:se/cret@h/0", "redis://u:***@h/0"),
+            ("redis://u:se@cret@h/0", "redis://u:***@h/0"),
+            ("redis://:se?cret@h/0", "redis://:***@h/0"),
+            ("redis://u:se?cret@h/0?name=x", "redis://u:***@h/0?name=x"),
+            ("redis+cluster://u:secret@a:1,b:2?name=x", "redis+cluster://u:***@a:1,b:2?name=x"),
+            ("redis://h?password=secret&name=x", "redis://h?password=***&name=x"),
+            ("rediss://h?PASS=secret", "rediss://h?PASS=***"),
+            ("unix:///a@b?pass=secret", "unix:///a@b?pass=***"),
+            ("redis://[::1]:1/0?name=a@b", "redis://[::1]:1/0?name=a@b"),
+        ] {
+            assert_eq!(without_password(url), shown);
+            let told = Address::parse(url).map_or_else(|error| error.to_string(), |address| address.to_string());
+            assert!(!told.contains("secret") && !told.contains("cret"), "{told}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 -- ARGV[1]: the message, a MessagePack array; see `Message` in wire.rs, which names each part.
 -- The answer is an array of whole numbers; see `Answer` in wire.rs.
 
-local MAGIC = 'penstock-2'
+local MAGIC = 'penstock-3'
 
 -- A rate: what was configured, then how it stands.
 local DIMENSION, AMOUNT, PERIOD, BURST, SPAN, SPEED, SPEED_UNTIL = 1, 2, 3, 4, 5, 6, 7
@@ -18,15 +18,16 @@ local LEVEL, LAST, COOLDOWN = 8, 9, 10
 -- Its window: what is counted; where the oldest slice begins and when it was last charged; the newest slice, which is
 -- kept here while it grows. A slice in the hash is (last, amount, where the next begins). -1 is none.
 local USED, HEAD, HEAD_LAST, TAIL, TAIL_LAST, TAIL_AMOUNT = 11, 12, 13, 14, 15, 16
--- Amount and burst as they were given or found out, before answers of the provider made less of them.
-local GIVEN_AMOUNT, GIVEN_BURST = 17, 18
+-- Amount and burst as they were given or found out, before answers of the provider made less of them; the number under which
+-- its slices are kept, since two rates of one dimension may have the same period.
+local GIVEN_AMOUNT, GIVEN_BURST, NUMBER = 17, 18, 19
 
 -- The state as a whole.
 local CLOCK, WALL, LEASE_CLOCK, BORN, CONCURRENCY, HELD, MEMBERS, SWEEP_AT = 2, 3, 4, 5, 6, 7, 8, 9
 local COOLING, SPENT_UNTIL, SPENT_RESET, SPENT_DIMENSION, LINE, RATES = 10, 11, 12, 13, 14, 15
 -- Which limits these are; of which dimensions (1, 2, 4, 8) they were given, and of which the provider named them; until
--- when the key is kept.
-local EDITION, OWNED, TOLD, KEPT = 16, 17, 18, 19
+-- when the key is kept; the number of the rate that was made last.
+local EDITION, OWNED, TOLD, KEPT, NUMBERS = 16, 17, 18, 19, 20
 -- Among the dimensions that are given: the concurrency.
 local SLOTS = 16
 
@@ -37,6 +38,8 @@ local LEASE_STEP = 5 * SECOND
 -- Who was told that a slot is free and does not ask within this time is passed over.
 local GRACE = 300000
 local SPEED_HOLDS = 60 * SECOND
+-- Further away than anybody waits, and more than anybody owes; counted exactly.
+local NEVER = 2 ^ 53
 
 local message = cmsgpack.unpack(ARGV[1])
 local process, epoch, register, seen, fresh_limits = message[1], message[2], message[3], message[4], message[5]
@@ -44,7 +47,7 @@ local released, holds, horizon, reach, lease = message[6], message[7], message[8
 local limits, asks, settles, cooldowns = message[11], message[12], message[13], message[14]
 local debits, restores, paces, spent, leaving, test_clock = message[15], message[16], message[17], message[18],
     message[19], message[20]
-local edition, away = message[21], message[22]
+local edition, away, waits = message[21], message[22], message[23]
 
 local floor, ceil, max, min, abs, band = math.floor, math.ceil, math.max, math.min, math.abs, bit.band
 local key = KEYS[1]
@@ -80,7 +83,7 @@ elseif redis.call('EXISTS', key) == 1 then
     return strange()
 else
     created = 1
-    state = { MAGIC, wall, wall, wall, wall, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0 }
+    state = { MAGIC, wall, wall, wall, wall, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0 }
 end
 
 -- The clock goes on by what the server's does, and never back.
@@ -93,31 +96,42 @@ local rates = state[RATES]
 
 -- Buckets. ----------------------------------------------------------------------------------------------------------
 
-local function flow(rate)
-    if rate[SPEED] < 1000 and now >= rate[SPEED_UNTIL] then
-        rate[SPEED] = 1000
-    end
-    return rate[AMOUNT] * rate[SPEED] / (rate[PERIOD] * 1000)
-end
-
--- The level now. A grant comes on a whole microsecond; what that one refills is kept beyond the capacity.
-local function level(rate, flow)
+-- The level that it has at a time, unless it is older than what the bucket knows. A grant comes on a whole microsecond; what
+-- that one refills is kept beyond the capacity.
+local function level_at(rate, flow, time)
     local at = rate[LEVEL]
-    if now > rate[LAST] then
-        at = down(at + down((now - rate[LAST]) * flow))
+    if time > rate[LAST] then
+        at = down(at + down((time - rate[LAST]) * flow))
     end
     return min(at, rate[BURST] + flow)
 end
 
+local function speed_of(rate)
+    return rate[AMOUNT] * rate[SPEED] / (rate[PERIOD] * 1000)
+end
+
+local function flow(rate)
+    if rate[SPEED] < 1000 and now >= rate[SPEED_UNTIL] then
+        -- Until then it was as slow as it was told to be.
+        rate[LEVEL] = level_at(rate, speed_of(rate), rate[SPEED_UNTIL])
+        rate[LAST], rate[SPEED] = max(rate[LAST], rate[SPEED_UNTIL]), 1000
+    end
+    return speed_of(rate)
+end
+
+local function level(rate, flow)
+    return level_at(rate, flow, now)
+end
+
 local function put(rate, level)
-    rate[LEVEL] = max(level, -1e15)
-    rate[LAST] = now
+    rate[LEVEL] = max(level, -NEVER)
+    rate[LAST] = max(rate[LAST], now) -- after a cooldown it refills from its end on
 end
 
 -- Windows. ----------------------------------------------------------------------------------------------------------
 
 local function field(rate, start)
-    return 'w:' .. rate[DIMENSION] .. ':' .. string.format('%.0f', rate[PERIOD]) .. ':' .. string.format('%.0f', start)
+    return string.format('w:%.0f:%.0f', rate[NUMBER], start)
 end
 
 local function slice(rate, start)
@@ -279,16 +293,12 @@ end
 
 -- Limits. -----------------------------------------------------------------------------------------------------------
 
-local function like(dimension, period)
-    for _, rate in ipairs(rates) do
-        if rate[DIMENSION] == dimension and rate[PERIOD] == period then
-            return rate
-        end
-    end
+local function is_like(rate, dimension, period)
+    return rate[DIMENSION] == dimension and rate[PERIOD] == period
 end
 
--- What was spent stays spent; a rate that nobody has used begins full, or empty where others were here before its state
--- was lost.
+-- What was spent stays spent: a rate goes on where it is named again, or else another of its period, or else any other of its
+-- dimension. One that takes the place of none begins full, or empty where others were here before the state was lost.
 --
 -- Limits that were given replace those that there are, dimension by dimension. What a process has found out does so only
 -- if it knew those: of two that find out something at the same time one is told, and looks again.
@@ -313,36 +323,51 @@ local function set_limits()
     end
     for _, rate in ipairs(rates) do
         if replaced[rate[DIMENSION]] then
-            dropped[rate] = true
+            dropped[#dropped + 1] = rate
         else
             next[#next + 1] = rate
+        end
+    end
+    local takes = {}
+    for closeness = 1, 3 do
+        for i = 5, #limits, 5 do
+            local dimension, amount, period, burst, span = limits[i], limits[i + 1], limits[i + 2], limits[i + 3],
+                limits[i + 4]
+            for place, rate in ipairs(takes[i] and {} or dropped) do
+                local same = is_like(rate, dimension, period)
+                local equal = same and rate[GIVEN_AMOUNT] == amount and rate[GIVEN_BURST] == burst and rate[SPAN] == span
+                if closeness == 1 and equal or closeness == 2 and same or closeness == 3 and rate[DIMENSION] == dimension then
+                    takes[i] = table.remove(dropped, place)
+                    break
+                end
+            end
         end
     end
     for i = 5, #limits, 5 do
         local dimension, amount, period, burst, span = limits[i], limits[i + 1], limits[i + 2], limits[i + 3],
             limits[i + 4]
-        local rate = like(dimension, period)
-        if not replaced[dimension] then
-            rate = nil
-        elseif not (rate and dropped[rate]) then
+        local rate = takes[i]
+        if replaced[dimension] and not rate then
             local level = burst
             if created == 1 and seen == 1 then
                 level = 0
             end
             changed = true
-            rate = { dimension, amount, period, burst, span, 1000, 0, level, now, 0, 0, -1, 0, -1, 0, 0, amount, burst }
-        else
-            dropped[rate] = nil
-            if rate[GIVEN_AMOUNT] ~= amount or rate[GIVEN_BURST] ~= burst or rate[SPAN] ~= span then
+            state[NUMBERS] = state[NUMBERS] + 1
+            rate = { dimension, amount, period, burst, span, 1000, 0, level, now, 0, 0, -1, 0, -1, 0, 0, amount, burst,
+                state[NUMBERS] }
+        elseif rate then
+            local others = rate[GIVEN_AMOUNT] ~= amount or rate[GIVEN_BURST] ~= burst
+            if others or rate[SPAN] ~= span or rate[PERIOD] ~= period then
                 changed = true
                 put(rate, burst - (rate[BURST] - level(rate, flow(rate))))
-                rate[AMOUNT], rate[BURST], rate[SPAN] = amount, burst, span
+                rate[AMOUNT], rate[BURST], rate[SPAN], rate[PERIOD] = amount, burst, span, period
                 rate[GIVEN_AMOUNT], rate[GIVEN_BURST] = amount, burst
             end
         end
         next[#next + 1] = rate
     end
-    for rate in pairs(dropped) do
+    for _, rate in ipairs(dropped) do
         changed = true
         local start = rate[HEAD]
         while start >= 0 and start ~= rate[TAIL] do
@@ -440,11 +465,13 @@ end
 -- Each: dimension, period, how long ago, how much. Or, instead of a time, -1: so much is counted at the provider, whoever
 -- used it.
 for i = 1, #restores, 4 do
-    local rate = like(restores[i], restores[i + 1])
-    if rate and restores[i + 2] < 0 then
-        count(rate, min(restores[i + 3], rate[AMOUNT]) - rate[USED], now)
-    elseif rate then
-        restore(rate, restores[i + 3], max(0, now - restores[i + 2]))
+    for _, rate in ipairs(rates) do
+        local concerned = is_like(rate, restores[i], restores[i + 1])
+        if concerned and restores[i + 2] < 0 then
+            count(rate, min(restores[i + 3], rate[AMOUNT]) - rate[USED], now)
+        elseif concerned then
+            restore(rate, restores[i + 3], max(0, now - restores[i + 2]))
+        end
     end
 end
 
@@ -485,7 +512,8 @@ if #debits > 0 then
     end
 end
 
--- Each: dimension (0: all), period (0: the shortest), for how long, how much the refused call asked for.
+-- Each: dimension (0: all), period (0: the shortest), for how long, how much may leave at once when it is over (0: a second's
+-- worth).
 for i = 1, #cooldowns, 4 do
     local dimension, period, until_, requested = cooldowns[i], cooldowns[i + 1], now + cooldowns[i + 2],
         cooldowns[i + 3]
@@ -504,10 +532,10 @@ for i = 1, #cooldowns, 4 do
         for _, rate in ipairs(rates) do
             if rate[DIMENSION] == dimension then
                 rate[COOLDOWN] = max(rate[COOLDOWN], until_)
-                if abs(rate[PERIOD] - period) <= period / 50 then
-                    local flow = flow(rate)
-                    local kept = max(1, requested, floor(rate[AMOUNT] * SECOND / rate[PERIOD]))
-                    put(rate, min(level(rate, flow), kept - down(flow * (until_ - now))))
+                if abs(rate[PERIOD] - period) <= rate[PERIOD] / 50 then
+                    local kept = requested > 0 and requested or max(1, floor(rate[AMOUNT] * SECOND / rate[PERIOD]))
+                    rate[LEVEL] = min(level_at(rate, flow(rate), until_), kept)
+                    rate[LAST] = max(rate[LAST], until_)
                 end
             end
         end
@@ -516,11 +544,13 @@ end
 
 -- What the provider's answers say of a rate: its amount, its burst, its speed in thousandths.
 for i = 1, #paces, 5 do
-    local rate = like(paces[i], paces[i + 1])
-    if rate and in_step then
-        put(rate, level(rate, flow(rate)) + (paces[i + 3] - rate[BURST]))
-        rate[AMOUNT], rate[BURST], rate[SPEED] = paces[i + 2], paces[i + 3], paces[i + 4]
-        rate[SPEED_UNTIL] = now + SPEED_HOLDS
+    for _, rate in ipairs(in_step and rates or {}) do
+        if is_like(rate, paces[i], paces[i + 1]) then
+            local amount, burst = min(paces[i + 2], rate[GIVEN_AMOUNT]), min(paces[i + 3], rate[GIVEN_BURST])
+            put(rate, level(rate, flow(rate)) + (burst - rate[BURST]))
+            rate[AMOUNT], rate[BURST], rate[SPEED] = amount, burst, paces[i + 4]
+            rate[SPEED_UNTIL] = now + SPEED_HOLDS
+        end
     end
 end
 
@@ -573,6 +603,58 @@ for i = (place or #line + 1) - 1, 1, -1 do
     end
 end
 
+local function say(alike, kind, value)
+    local size = #answer
+    if size > header and answer[size - 1] == kind and answer[size] == value then
+        answer[size - 2] = answer[size - 2] + alike
+    else
+        answer[size + 1], answer[size + 2], answer[size + 3] = alike, kind, value
+    end
+end
+
+-- How many of so many calls, whose costs are told behind `costs`, leave now, each as if it asked alone; they are charged.
+local function roomy(alike, slot, costs)
+    local room = alike
+    if now < state[COOLING] then
+        return 0
+    end
+    if slot and state[CONCURRENCY] > 0 then
+        room = min(room, state[CONCURRENCY] - state[HELD] - ahead)
+    end
+    for j, rate in ipairs(rates) do
+        local cost = asks[costs + rate[DIMENSION]]
+        if cost > 0 then
+            if cost > rate[BURST] or now < rate[COOLDOWN] or now < rate[LAST] then
+                return 0
+            end
+            local level = level(rate, flows[j])
+            local fits = floor(level / cost)
+            if fits * cost > level then
+                fits = fits - 1 -- the quotient was rounded up
+            end
+            room = min(room, fits)
+            if rate[SPAN] > 0 then
+                room = min(room, floor((rate[AMOUNT] - rate[USED]) / cost))
+            end
+        end
+    end
+    if room <= 0 then
+        return 0
+    end
+    for j, rate in ipairs(rates) do
+        local cost = asks[costs + rate[DIMENSION]]
+        if cost > 0 then
+            put(rate, level(rate, flows[j]) - room * cost)
+            count(rate, room * cost, now)
+        end
+    end
+    if slot then
+        state[HELD] = state[HELD] + room
+        own[3] = own[3] + room
+    end
+    return room
+end
+
 local blocked, took, wants = false, false, false
 -- Each: how many alike, whether they take a slot, how long they are ready to wait (-1: for ever), then what they cost by
 -- dimension. Who would have to wait for longer is told, and holds up nobody.
@@ -581,7 +663,13 @@ for i = 1, #asks, 7 do
     if blocked then
         break -- they come later
     end
-    for _ = 1, alike do
+    -- As many as have room now, at once; the others one by one.
+    local room = roomy(alike, slot, i + 2)
+    if room > 0 then
+        took = true
+        say(room, 0, 0)
+    end
+    for _ = room + 1, alike do
         local at, kind, oversize, hasty = max(now, state[COOLING]), 0, 0, patience == 0
         if slot and state[CONCURRENCY] > 0 and state[HELD] + ahead >= state[CONCURRENCY] then
             kind, wants = 2, wants or patience ~= 0
@@ -593,14 +681,16 @@ for i = 1, #asks, 7 do
                     at = max(at, rate[COOLDOWN])
                     local short = min(cost, rate[BURST]) - level(rate, flows[j])
                     if short > 0 then
-                        at = max(at, now + ceil(short / flows[j]))
+                        at = max(at, min(NEVER, max(now, rate[LAST]) + ceil(short / flows[j])))
                     end
                     if rate[SPAN] > 0 and rate[USED] + cost > rate[AMOUNT] then
                         at = max(at, freed(rate, rate[USED] + cost - rate[AMOUNT]))
                     end
                     if cost > rate[AMOUNT] then
                         -- Others have set a lower limit: no wait can satisfy this.
-                        kind, oversize = 9 + rate[DIMENSION], rate[AMOUNT]
+                        local same = kind == 9 + rate[DIMENSION]
+                        oversize = same and min(oversize, rate[AMOUNT]) or kind == 0 and rate[AMOUNT] or oversize
+                        kind = kind == 0 and 9 + rate[DIMENSION] or kind
                     end
                 end
             end
@@ -614,7 +704,7 @@ for i = 1, #asks, 7 do
             for j, rate in ipairs(rates) do
                 local cost = asks[i + 2 + rate[DIMENSION]]
                 if cost > 0 then
-                    local full = rate[BURST] + flows[j] - down(flows[j] * (at - now))
+                    local full = rate[BURST] + flows[j] - down(flows[j] * max(0, at - max(now, rate[LAST])))
                     local rest = min(level(rate, flows[j]), full) - cost
                     put(rate, rest < 0 and down(rest) or rest) -- above 0 the difference is exact
                     count(rate, cost, at)
@@ -628,12 +718,7 @@ for i = 1, #asks, 7 do
         elseif kind < 9 and not hasty then
             blocked = true
         end
-        local size, value = #answer, kind < 9 and at - now or oversize
-        if size > header and answer[size - 1] == kind and answer[size] == value then
-            answer[size - 2] = answer[size - 2] + 1
-        else
-            answer[size + 1], answer[size + 2], answer[size + 3] = 1, kind, value
-        end
+        say(1, kind, kind < 9 and at - now or oversize)
         if blocked then
             break
         end
@@ -657,7 +742,7 @@ if wants then
             end
         end
     end
-elseif place then
+elseif place and waits == 0 then
     leave_line(process)
 end
 

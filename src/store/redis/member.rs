@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{PushInfo, PushKind};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use crate::clock::{self, Nanos, SECOND};
@@ -46,6 +46,12 @@ const REACH: (Nanos, Nanos) = (2 * SECOND, 120 * SECOND);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How long a process that ends waits for its goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Calls that wait for a slot ask again after this time, though nobody told them that one is free: whoever was told before
+/// them may be dead.
+const AGAIN: Nanos = SECOND / 2;
+/// A process that was told that a slot is free keeps its place for this long until its calls ask: as the script does.
+const GRACE: Nanos = 3 * SECOND / 10;
 
 /// The settlements of an outage travel in pieces.
 const MOST_AT_ONCE: usize = 2_000;
@@ -149,8 +155,10 @@ struct Member {
     scheduled: BinaryHeap<Reverse<Scheduled>>,
     /// When those who wait may ask again.
     ready_at: Option<Nanos>,
-    /// Whether calls wait for a slot.
-    wants_slot: bool,
+    /// Until when calls count as waiting for a slot: without an end as long as nobody has told them that one is free.
+    in_line: Option<Nanos>,
+    /// Whether it was told that a slot is free since it last asked.
+    told: bool,
     /// Whether slots are short: then one batch at a time asks, or who comes later would get what comes free meanwhile.
     careful: bool,
     away: bool,
@@ -182,7 +190,8 @@ impl Member {
             trip: 0,
             scheduled: BinaryHeap::new(),
             ready_at: None,
-            wants_slot: false,
+            in_line: None,
+            told: false,
             careful: false,
             away: false,
             sent_at: 0,
@@ -195,13 +204,12 @@ impl Member {
     async fn run(mut self) {
         let mut backoff = Backoff::default();
         while !self.link.is_closing() {
-            let (to_us, pushed) = unbounded_channel();
             let (address, key) = (self.setup.address.clone(), Arc::clone(&self.key));
             let channel = channel(&self.setup.limiter, &self.process);
-            let connecting = async move { Session::connect(&address, &key, &channel, to_us).await };
+            let connecting = async move { Session::connect(&address, &key, &channel).await };
             let failure = match self.meanwhile(connecting).await {
                 None => break,
-                Some(Ok(session)) => {
+                Some(Ok((session, pushed))) => {
                     let before = self.epoch;
                     let failure = self.serve(session, pushed).await;
                     if self.epoch > before && self.registered {
@@ -286,7 +294,7 @@ impl Member {
         self.note_debit();
         self.away_since.get_or_insert_with(clock::now);
         self.unschedule(&mut denied);
-        (self.registered, self.ready_at, self.wants_slot) = (false, None, false);
+        (self.registered, self.ready_at, self.in_line, self.told) = (false, None, None, false);
         denied.extend(self.notes.asks.drain(..).map(|(ticket, _)| (ticket, Denial::Lost)));
         let mut events = if denied.is_empty() { Vec::new() } else { vec![Event::Denied(denied, 0)] };
         if !self.away {
@@ -343,8 +351,7 @@ impl Member {
                 }
                 () = link.wake.notified() => {}
                 push = pushed.recv() => match push.map(|push| push.kind) {
-                    // A slot is free for this process.
-                    Some(PushKind::Message) => self.post_ready(),
+                    Some(PushKind::Message) => self.hear_of_slot(),
                     Some(PushKind::Disconnection) | None => {
                         let why = "the connection was closed".into();
                         return Some(Failure { why, misconfigured: false });
@@ -356,8 +363,17 @@ impl Member {
         }
     }
 
+    /// A slot is free for this process.
+    fn hear_of_slot(&mut self) {
+        // The answer to whoever asked before may come later than this, and say that there is none.
+        self.told = true;
+        self.post_ready();
+    }
+
+    /// Whoever waits may ask.
     fn post_ready(&mut self) {
-        (self.ready_at, self.wants_slot) = (None, false);
+        self.ready_at = None;
+        self.in_line = self.in_line.map(|until| until.min(clock::now().saturating_add(GRACE)));
         self.link.post(vec![Event::Ready]);
     }
 
@@ -469,6 +485,7 @@ impl Member {
             limits: self.setup.limits.clone(),
             settles: settles.collect(),
             asks: notes.asks.iter().map(|(_, ask)| *ask).collect(),
+            waits: self.in_line.is_some_and(|until| now < until),
             cooldowns: notes.cooldowns.clone(),
             debits: debits.iter().map(|&(at, cost)| (now.saturating_sub(at), cost)).collect(),
             away: self.away_since.filter(|_| register).map_or(0, |since| micros(now.saturating_sub(since))),
@@ -485,6 +502,7 @@ impl Member {
         }
         self.fresh_limits = false;
         let asks = std::mem::take(&mut notes.asks);
+        self.told &= asks.is_empty();
         // Refunds are not told twice, and slots are counted anew when the connection is.
         notes.settles.retain(|settled| !settled.actual.minus(settled.charged).is_free());
         (notes.taken, notes.released) = (0, 0);
@@ -558,12 +576,10 @@ impl Member {
             events.push(Event::Spent(spent));
         }
         self.decide(&asks, &done, now, &mut events);
-        if self.wants_slot && asks.is_empty() {
-            // A heartbeat: in case that it was told, and did not hear.
-            (self.ready_at, self.wants_slot) = (None, false);
-            events.push(Event::Ready);
-        }
         self.link.post(events);
+        if self.in_line.is_some() && std::mem::take(&mut self.told) {
+            self.post_ready();
+        }
         Ok(())
     }
 
@@ -575,7 +591,7 @@ impl Member {
 
     fn decide(&mut self, asks: &[(Ticket, Ask)], done: &Done, now: Nanos, events: &mut Vec<Event>) {
         let (mut granted, mut denied) = (Vec::new(), Vec::new());
-        let (horizon, mut blocked) = (self.horizon(), false);
+        let (horizon, mut blocked, mut for_slot) = (self.horizon(), false, false);
         for (&(ticket, ask), &decision) in asks.iter().zip(&done.decisions) {
             let denial = match decision {
                 Decision::At(at) => {
@@ -611,10 +627,9 @@ impl Member {
                     blocked = true;
                 }
                 (Decision::NoSlot(at), _) => {
-                    self.wants_slot = true;
-                    if let Some(at) = at {
-                        self.ready_at = Some(self.clocks.ours(at).max(now + SECOND / 1_000));
-                    }
+                    let again = at.map_or(now + AGAIN, |at| self.clocks.ours(at).max(now + SECOND / 1_000));
+                    self.ready_at = Some(self.ready_at.map_or(again, |ready| ready.min(again)));
+                    for_slot = true;
                     blocked = true;
                 }
                 _ => {}
@@ -623,9 +638,12 @@ impl Member {
         if blocked {
             // Those who have not asked yet come after them.
             denied.extend(self.link.take_asks().into_iter().map(|(ticket, _)| (ticket, Denial::Behind)));
-            self.careful = self.wants_slot;
+            self.careful = for_slot;
         } else if !asks.is_empty() {
             self.careful = false;
+        }
+        if !asks.is_empty() {
+            self.in_line = for_slot.then_some(Nanos::MAX);
         }
         if !granted.is_empty() {
             events.push(Event::Granted(granted));
@@ -743,6 +761,82 @@ mod tests {
         .take(6)
         .collect();
         assert_eq!(pauses, [50, 100, 200, 400, 500, 500]);
+    }
+
+    fn slot() -> Notes {
+        let ask = Ask { cost: Cost { requests: 1, ..Cost::default() }, slot: true, patience: None };
+        Notes { asks: vec![(Ticket::from_bits(1), ask)], ..Notes::default() }
+    }
+
+    /// An answer: now, with so many members, and what it says of those who asked.
+    fn answer(now: i64, rest: &[i64]) -> Vec<i64> {
+        [&[0, now, 7, 0, 2, 0, 0, 0, 0, 1, 0], rest].concat()
+    }
+
+    fn member() -> Member {
+        let address = Address::parse("redis://127.0.0.1:1/0").unwrap();
+        let setup = Setup { limiter: "x".to_owned(), limits: Limits::given(Vec::new(), 1, None), address };
+        let mut member = Member::new(setup, Arc::new(Link::default()));
+        let (id, _) = member.message();
+        member.take_in(id, &answer(100, &[])).unwrap();
+        member
+    }
+
+    fn is_ready(event: &Event) -> bool {
+        matches!(event, Event::Ready)
+    }
+
+    /// The word that a slot is free, and the answer that there was none, come on their own ways: either may be first.
+    #[test]
+    fn a_slot_that_is_told_before_the_answer_that_there_was_none_is_asked_for() {
+        for told_first in [true, false] {
+            let mut member = member();
+            member.link.tell(slot());
+            let (id, _) = member.message();
+            if told_first {
+                member.hear_of_slot();
+                assert!(member.link.collect().iter().any(is_ready));
+            }
+            member.take_in(id, &answer(200, &[1, 2, -1])).unwrap();
+            if !told_first {
+                assert!(!member.link.collect().iter().any(is_ready));
+                member.hear_of_slot();
+            }
+            let events = member.link.collect();
+            assert!(is_ready(events.last().unwrap()), "{events:?}");
+            assert_eq!(told_first, matches!(events[0], Event::Denied(..)));
+            // Its calls ask once more; nobody has told them anything since, so they wait.
+            member.link.tell(slot());
+            let (id, _) = member.message();
+            member.take_in(id, &answer(300, &[1, 2, -1])).unwrap();
+            assert!(!member.link.collect().iter().any(is_ready));
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_slot_stays_in_line_and_asks_again_though_nobody_tells() {
+        let mut member = member();
+        member.link.tell(slot());
+        let (id, _) = member.message();
+        assert_eq!(member.in_line, None);
+        member.take_in(id, &answer(200, &[1, 2, -1])).unwrap();
+        assert_eq!(member.in_line, Some(Nanos::MAX));
+        let soon = member.ready_at.unwrap().saturating_sub(clock::now());
+        assert!(soon <= AGAIN, "{soon}");
+        // What it says of anything else meanwhile does not cost it its place.
+        member.link.tell(Notes { released: 1, ..Notes::default() });
+        let (id, _) = member.message();
+        member.take_in(id, &answer(300, &[])).unwrap();
+        assert_eq!(member.in_line, Some(Nanos::MAX));
+        // Nor does being told, until its calls have had the time to ask; nobody asks, and it leaves the line.
+        member.hear_of_slot();
+        let until = member.in_line.unwrap();
+        assert!(until <= clock::now() + GRACE);
+        member.in_line = Some(0);
+        member.link.tell(slot());
+        let (id, _) = member.message();
+        member.take_in(id, &answer(400, &[1, 0, 0])).unwrap();
+        assert_eq!(member.in_line, None);
     }
 
     #[test]

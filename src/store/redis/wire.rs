@@ -52,7 +52,7 @@ pub struct Cooldown {
     pub period: Option<Nanos>,
     /// For how long, in nanoseconds.
     pub lasts: Nanos,
-    /// How much the refused call asked for.
+    /// How much may leave at once when it is over: what the refused call asked for, or 0 for a second's worth.
     pub requested: u64,
 }
 
@@ -95,6 +95,8 @@ pub struct Message {
     pub limits: Limits,
     /// Who asks to leave, in order.
     pub asks: Vec<Ask>,
+    /// Whether calls that do not ask now wait for a slot: the process keeps its place among those that do.
+    pub waits: bool,
     /// What calls really used.
     pub settles: Vec<Settle>,
     /// What must not leave for a while.
@@ -123,7 +125,7 @@ impl Message {
     /// The message as the script reads it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Pack::default();
-        out.array(22);
+        out.array(23);
         out.text(&self.process);
         out.whole(signed(self.epoch));
         for flag in [self.register, self.seen, self.fresh_limits] {
@@ -184,6 +186,7 @@ impl Message {
         out.whole(self.clock.unwrap_or(-1));
         out.whole(self.edition);
         out.whole(self.away);
+        out.whole(self.waits.into());
         out.0
     }
 
