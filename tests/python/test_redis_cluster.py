@@ -131,7 +131,7 @@ def test_a_master_that_is_killed_and_its_replica_that_takes_over(cluster, caplog
 
 
 def test_a_replica_that_takes_over_by_order(cluster, caplog):
-    """`CLUSTER FAILOVER`: the master lets nobody write until its replica has all of it. No call notices, nothing is lost."""
+    """`CLUSTER FAILOVER`: nobody may write until the replica has all of it. No call notices, nothing is lost."""
     name, rate, burst = fresh_name(), 100, 10
     limits = {"requests": per_second(rate, burst=burst), "concurrency": 12, "on_store_failure": "closed"}
     one, two = (limiter_at(cluster.url, name, **limits) for _ in range(2))

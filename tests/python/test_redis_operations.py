@@ -1,4 +1,4 @@
-"""What operators do to a server while limiters use it: clocks that are set, memory that is full, rights that are taken."""
+"""What operators do to a server that limiters use: clocks that are set, memory that is full, rights that are taken."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 
