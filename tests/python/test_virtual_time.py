@@ -566,12 +566,13 @@ assert "penstock.testing.clock" not in sys.modules
 with penstock.testing.virtual_time() as clock:
     clock.advance(1)
 assert "FakeProvider" in dir(penstock.testing)
-try:
-    penstock.testing.FakeProvider
-except ModuleNotFoundError as error:
-    assert "pip install 'penstock[testing]'" in str(error), error
-else:
-    raise AssertionError("no error")
+for reach in (lambda: penstock.testing.FakeProvider, lambda: __import__("penstock.testing.provider")):
+    try:
+        reach()
+    except ModuleNotFoundError as error:
+        assert "pip install 'penstock[testing]'" in str(error), error
+    else:
+        raise AssertionError("no error")
 try:
     penstock.testing.nothing
 except AttributeError as error:

@@ -21,14 +21,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{home}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "aiohttp":
-            raise
-        message = f"{name} needs aiohttp, which comes with the extra: pip install 'penstock[testing]'"
-        raise ModuleNotFoundError(message, name=error.name) from error
-    value: object = getattr(module, name)
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

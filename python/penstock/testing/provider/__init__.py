@@ -3,6 +3,12 @@
 Needs nothing but aiohttp (extra ``testing``). From a shell: ``python -m penstock.testing.provider --help``.
 """
 
+import importlib.util
+
+if importlib.util.find_spec("aiohttp") is None:
+    message = "FakeProvider needs aiohttp, which comes with the extra: pip install 'penstock[testing]'"
+    raise ModuleNotFoundError(message, name="aiohttp")
+
 from .answer import Answer, ToolCall
 from .dialect import DialectName
 from .fault import Fault, FaultKind
