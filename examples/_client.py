@@ -40,6 +40,7 @@ async def async_client() -> AsyncIterator[AsyncOpenAI]:
     """Give an `AsyncOpenAI`."""
     with provider() as running:
         async with AsyncOpenAI(**_where(running)) as client:
+            await client.models.list()  # an SDK's first call takes half a second to begin: let it be this one
             yield client
 
 
@@ -47,4 +48,5 @@ async def async_client() -> AsyncIterator[AsyncOpenAI]:
 def client() -> Iterator[OpenAI]:
     """Give an `OpenAI`."""
     with provider() as running, OpenAI(**_where(running)) as result:
+        result.models.list()
         yield result

@@ -458,4 +458,5 @@ def test_a_limiter_that_is_told_too_much_learns_better() -> None:
             assert standing(limiter) == IDLE
             assert limiter.retry_budget.account()[:2] == (0, 0)
 
-    run(main())
+    with virtual_time():
+        run(main())

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loops import until as eventually
 from redis_servers import Proxy, Server, fresh_name, is_back, limiter_at, messages
 from sharing import SOAK
 from waiting import run as run_program
@@ -97,9 +98,9 @@ def test_tasks_and_threads_and_priorities(server):
     async def main():
         held = [await limiter.aacquire() for _ in range(4)]
         first = asyncio.gather(*(call(number) for number in range(30)))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: limiter.stats().waiting == 30)
         urgent = asyncio.gather(*(call(100 + number, 5) for number in range(5)))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: limiter.stats().waiting == 35)
         for permit in held:
             permit.release()
         await asyncio.gather(first, urgent)
@@ -182,11 +183,10 @@ def test_settling_cooldown_and_the_providers_word_reach_other_limiters(server):
     one.cooldown(1.5)
     one.acquire(timeout=10).release()
     began = time.monotonic()
-    one.cooldown(1.0)
-    until(lambda: one.stats().waiting == 0)
-    time.sleep(0.1)
+    one.cooldown(2.0)
+    until(lambda: two.try_acquire() is None)
     two.acquire(timeout=10).release()
-    assert time.monotonic() - began > 0.8
+    assert time.monotonic() - began > 1.8
     one.observe(429, {}, {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}})
 
     def refused():
@@ -326,15 +326,27 @@ HERE = Path(__file__).parent
 
 
 def start(code, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=HERE
-    )
+    """A process that says "ready", and begins when it is told until when."""
+    command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=HERE)
+
+
+def begin_all(workers, seconds):
+    """Let them begin when all are ready, however long that takes. Gives until when they are at work."""
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    until_when = time.time() + seconds
+    for worker in workers:
+        print(until_when, file=worker.stdin, flush=True)
+    return until_when
 
 
 LEAVE = """
 import asyncio, json, sys, time
 from penstock import Limiter, Rate
-url, name, amount, seconds, until = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
+url, name, amount, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+print("ready", flush=True)
+until = float(sys.stdin.readline())
 limiter = Limiter(name=name, store=url, requests=Rate(amount, seconds, burst=amount // 50, window=False))
 left = []
 async def work():
@@ -354,18 +366,20 @@ print(json.dumps(left))
 @pytest.mark.timeout(180)
 def test_eight_processes_use_just_what_there_is(server):
     amount, name = (5_000 if SOAK else 1_000), fresh_name()
-    until_when = time.time() + 12
-    workers = [start(LEAVE, server.url, name, amount, 1, until_when) for _ in range(8)]
+    workers = [start(LEAVE, server.url, name, amount, 1) for _ in range(8)]
+    until_when = begin_all(workers, 10)
     logs = [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
     left = sorted(at for log in logs for at in log)
     # From when all are there until the end; a burst, and what is on its way, at either end.
     begin, end = max(log[0] for log in logs) + 0.5, until_when - 0.5
-    assert end - begin > 4
+    assert end - begin > (4 if SOAK else 1)
     count = sum(begin <= at < end for at in left)
     print(f"{amount} a second by eight: {count / ((end - begin) * amount):.5f} of what was due in {end - begin:.1f} s")
     edge = amount / 50
     due = (end - begin) * amount
-    assert due * 0.995 - edge <= count <= due * 1.005 + edge, (count, due)
+    assert count <= due * 1.005 + edge, (count, due)
+    # A machine that stands still for longer than the burst, 20 ms, loses what flows over.
+    assert count >= (due * 0.995 - edge if SOAK else due * 0.5), (count, due)
     # And from the first of all to the last.
     assert len(left) <= (left[-1] - left[0]) * amount * 1.005 + edge
 
@@ -518,13 +532,16 @@ def test_share_goes_on_alone_and_comes_back(caplog):
             two.acquire(timeout=10).release()
         time.sleep(3)  # a heartbeat: each knows of the other
         server.kill()
-        began = time.monotonic()
-        left = 0
-        while time.monotonic() < began + 2:
+        began = before = time.monotonic()
+        left, stood = 0, 0.0
+        while (now := time.monotonic()) < began + 2:
+            stood += max(now - before - 0.05, 0)  # the machine, or a call that asks a server which is no more
+            before = now
             one.acquire(timeout=10).release()
             left += 1
+        took = time.monotonic() - began
         # Half of what two may use together, and no burst that was saved up.
-        assert 250 <= left <= 2 * 200 + 40, left
+        assert 0.6 * 200 * (took - stood) <= left <= 200 * took + 40, (left, took, stood)
         assert next(line for line in messages(caplog, one, two) if "has lost its store" in line).startswith(
             f"limiter {name!r}"
         )
@@ -784,7 +801,7 @@ def test_a_server_that_is_busy_with_another_script(caplog):
 def test_a_far_server_costs_each_call_one_trip():
     with Server() as server, Proxy(server.port) as proxy:
         limiter = limiter_at(proxy.url, requests=per_second(2_000, burst=500), concurrency=500)
-        proxy.delay = 0.1
+        proxy.delay = 0.2
 
         async def call():
             began = time.monotonic()
@@ -800,8 +817,8 @@ def test_a_far_server_costs_each_call_one_trip():
             return await asyncio.gather(*calls)
 
         took = sorted(asyncio.run(main()))
-        assert took[0] >= 0.19
-        assert took[len(took) // 2] < 0.3, took  # one trip, not two
+        assert took[0] >= 0.39
+        assert took[len(took) // 2] < 0.7, took  # one trip, not two
 
 
 def test_a_connection_that_is_silent_is_given_up(caplog):
@@ -827,7 +844,9 @@ import asyncio, json, sys, time
 import logging
 from penstock import Limiter, Rate
 logging.disable(logging.CRITICAL)
-url, name, amount, until = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+url, name, amount = sys.argv[1], sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
+until = float(sys.stdin.readline())
 limiter = Limiter(name=name, store=url, requests=Rate(amount, 60, burst=max(1, amount // 600)), concurrency=64)
 left, slow = [], []
 async def work():
@@ -849,8 +868,8 @@ def test_a_server_killed_again_and_again_under_load():
     seconds, every, down = (300, 20, 2) if SOAK else (18, 6, 2)
     amount, name = 30_000, fresh_name()
     with Server() as server:
-        until_when = time.time() + seconds
-        workers = [start(CHURN, server.url, name, amount, until_when) for _ in range(8)]
+        workers = [start(CHURN, server.url, name, amount) for _ in range(8)]
+        until_when = begin_all(workers, seconds)
         kills = 0
         while time.time() < until_when - every:
             time.sleep(every - down)

@@ -1,6 +1,7 @@
 """Zero configuration, end to end: governed clients, a strict provider, and limiters that were told nothing.
 
-Judged by the provider's log: nothing is refused after the first seconds, and the quota that is short is used.
+Real HTTP, and virtual time: a machine that stands still would be refused for it. Judged by the provider's log: nothing
+is refused after the first seconds, and the quota that is short is used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 import penstock
 from penstock import providers
-from penstock.testing import FakeProvider
+from penstock.testing import FakeProvider, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,9 @@ def test_nothing_is_refused_after_the_first_seconds_and_the_quota_is_used() -> N
         await asyncio.gather(*(one(name) for name in SERVERS))
         return used
 
-    for name, provider in asyncio.run(main()).items():
+    with virtual_time():
+        used = asyncio.run(main())
+    for name, provider in used.items():
         quota = SERVERS[name][3]
         arrivals = [arrival for arrival in provider.log if COUNTED_FROM <= arrival.time < SECONDS - 1]
         refused = [arrival for arrival in arrivals if arrival.refused_by]

@@ -91,16 +91,16 @@ def virtual_time() -> _Hold:
             asyncio.run(main())  # an hour of waiting
             assert clock.now == pytest.approx(3_600)
 
-    Limiters, ``asyncio.sleep``, ``asyncio.timeout``, ``loop.call_later`` and threads that wait in `Limiter.acquire` see
-    virtual time. It goes on when all of them wait, to whoever wakes next; of several, the one that is due first wakes
-    first, and the next one not before that one waits again. Results of executors, of threads and of sockets on loopback
-    are waited for in real time. Blocks can be nested; after the outermost, waits that are left go on in real time, and
-    limiters keep the time that has passed.
+    Limiters, ``asyncio.sleep``, ``asyncio.timeout``, ``loop.call_later``, `FakeProvider` and threads that wait in
+    `Limiter.acquire` see virtual time. It goes on when all of them wait, to whoever wakes next; of several, the one
+    that is due first wakes first, and the next one not before that one waits again. Results of executors, of threads
+    and of sockets on loopback are waited for in real time. Blocks can be nested; after the outermost, waits that are
+    left go on in real time, and limiters keep the time that has passed.
 
-    What it cannot do: ``time.sleep``, ``time.monotonic`` and C code stay real; a thread that is at work, or in
-    ``time.sleep``, holds time back while it gets on and `PATIENCE` (a second) more; an answer from another host
-    or process may come later than a virtual timeout; event loops other than asyncio's own (uvloop) and trio have clocks
-    of their own, so that a call that must wait in them fails with `RuntimeError`.
+    What it cannot do: ``time.sleep``, ``time.monotonic`` and C code stay real; a thread that is at work, in
+    ``time.sleep``, or waits for a socket, holds time back while it gets on and `PATIENCE` (a second) more; an answer
+    from another host or process may come later than a virtual timeout; event loops other than asyncio's own (uvloop)
+    and trio have clocks of their own, so that a call that must wait in them fails with `RuntimeError`.
 
     Returns:
         A context manager that gives a `VirtualClock`.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from penstock import _core
+
 from .dialect import Incoming, Problem
 from .fault import FAULT_HEADER, Fault, Faults
 from .log import Arrival, ArrivalLog
@@ -31,6 +33,11 @@ NOT_EVENTS = b'data: {"id": "chatcmpl-\xff\n\n<html>502 Bad Gateway</html>\n\n'
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
+def clock() -> int:
+    """Nanoseconds on the limiters' clock, so that `virtual_time` moves quotas, too."""
+    return round(_core.clock_now() * NANOSECONDS)
+
+
 @dataclass
 class Desk:
     """What all exchanges of a provider share."""
@@ -43,11 +50,11 @@ class Desk:
     chunks: int
     log: ArrivalLog = field(default_factory=ArrivalLog)
     started: int = 0
-    """When the provider started, on the monotonic clock in nanoseconds."""
+    """When the provider started, in nanoseconds of `clock`."""
 
     def now(self) -> int:
         """Nanoseconds since the provider started."""
-        return time.monotonic_ns() - self.started
+        return clock() - self.started
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from aiohttp import web
 from .answer import MOST_TOKENS, Script
 from .dialect import DialectName, Settings
 from .dialects import Dialects, enforcement_of
-from .exchange import Desk
+from .exchange import Desk, clock
 from .fault import Fault, FaultKind, Faults
 from .latency import Latency, NetworkJitter
 from .policy import Enforcement, Policy, count, seconds
@@ -275,7 +274,7 @@ class FakeProvider:
             raise
         self._port = runner.addresses[0][1]
         self._runner = runner
-        self._desk.started = time.monotonic_ns()
+        self._desk.started = clock()
         self._running = True
 
     async def _close(self) -> None:
