@@ -4,8 +4,9 @@
 //! 1989), and only while calls in fact use what there is: an app that sends little learns nothing from its success.
 //!
 //! *Neighbours* on the same key, seen in what the provider says is left: the speed follows the level of the provider's
-//! own bucket. While that is above a fifth of the most that was ever left, the rate runs at full speed; below, in proportion. Whatever the number of
-//! processes, their speeds then settle where together they use just what flows in, without a word between them.
+//! own bucket. While that is above a fifth of the most that was ever left, the rate runs at full speed; below, in
+//! proportion. Whatever the number of processes, their speeds then settle where together they use just what flows in,
+//! without a word between them.
 
 use crate::clock::{Nanos, SECOND};
 use crate::words::Carrier;

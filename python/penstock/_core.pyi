@@ -315,6 +315,8 @@ class Limiter:
     ) -> Scope:
         """A permit for a block, for `with` and `async with`; nothing is asked for before the block begins.
 
+        Where `with` has to wait in a thread that runs an event loop it holds that up; a `RuntimeWarning` says so.
+
         Costs are estimates, whole numbers from 0 to 10**15; `Permit.settle` puts the actual ones in their place.
 
         Args:

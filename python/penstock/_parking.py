@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from penstock import _core
+from penstock import _blocking, _core
 
 if TYPE_CHECKING:
     from penstock._core import Acquire, Permit
@@ -36,11 +36,17 @@ def sleep_on(lock: Any, seconds: float) -> None:
     lock.acquire(True, min(seconds, threading.TIMEOUT_MAX) if seconds >= 0 else -1)
 
 
-def park(waiter: Acquire) -> Permit:
-    """Sleep until ``waiter`` is decided; give its permit or raise its refusal."""
+def park(waiter: Acquire, what: str | None = None, instead: str = "") -> Permit:
+    """Sleep until ``waiter`` is decided; give its permit or raise its refusal.
+
+    Where that holds an event loop up it warns that ``what`` does, and what to do ``instead``; not if that is left out,
+    since what a framework calls from its coroutines is its own affair.
+    """
     lock = Lock()
     lock.acquire()
     try:
+        if what is not None:
+            _blocking.warn(what, instead)
         while (seconds := waiter.park(lock)) is not None:
             sleep_on(lock, seconds)
         return waiter.result()
@@ -55,7 +61,7 @@ def enter(block: _Block) -> Permit:
     try:
         permit = block.enter_now(entered)
         if not isinstance(permit, _core.Permit):
-            permit = park(permit)
+            permit = park(permit, "`with`", "use `async with` in a coroutine")
             entered.append(permit)
             block.enter_with(permit)
     except BaseException:
@@ -70,21 +76,13 @@ async def foreign(wait: Acquire) -> Permit:
     """Wait in whatever async library runs here; asyncio needs no such help."""
     try:
         trio = sys.modules.get("trio")
-        if trio is not None and _in_trio(trio):
+        if trio is not None and _blocking.in_trio(trio):
             return await _park_in_trio(trio, wait)
     except BaseException:
         wait.close()
         raise
     wait.close()
     raise RuntimeError("a limiter was awaited where neither an asyncio event loop nor trio runs")
-
-
-def _in_trio(trio: Any) -> bool:
-    try:
-        trio.lowlevel.current_task()
-    except RuntimeError:
-        return False
-    return True
 
 
 class _TrioLock:
@@ -128,9 +126,11 @@ given.__qualname__ = "Limiter.aacquire"  # whose coroutine nobody awaited, as Py
 _core.Scope.__enter__ = enter  # type: ignore[method-assign]
 
 
-def pause(seconds: float) -> None:
-    """Sleep in a thread, between two attempts. Not at all if a budget is over before the next one."""
+def pause(seconds: float, what: str | None = None, instead: str = "") -> None:
+    """Sleep in a thread, between two attempts. Not at all if a budget is over before the next one. Warns as `park`."""
     _core.check_pause(seconds)
+    if what is not None and seconds > 0:
+        _blocking.warn(what, instead)
     until = _core.clock_now() + seconds
     lock = Lock()
     lock.acquire()
@@ -142,7 +142,7 @@ async def apause(seconds: float) -> None:
     """Sleep in a task, between two attempts. Not at all if a budget is over before the next one."""
     _core.check_pause(seconds)
     trio = sys.modules.get("trio")
-    if trio is not None and _in_trio(trio):
+    if trio is not None and _blocking.in_trio(trio):
         await trio.sleep(seconds)
     else:
         import asyncio  # costs 20 ms, and whoever has a loop has it already

@@ -124,6 +124,13 @@ def decorate(terms: Terms, function: F) -> F:
 # One that is left behind in the context variable encloses nothing once it is released.
 
 
+#: What a decorated function does to an event loop, and what to do instead.
+_BLOCKING = (
+    "a function decorated with limiter.limit()",
+    "decorate a coroutine function, or call it through asyncio.to_thread()",
+)
+
+
 def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     limiter, ask, ask_for, always = terms.limiter, terms.ask, terms.ask_for, terms.usage is not None
     enter, leave = limiter.enclosing.set, limiter.enclosing.reset
@@ -216,7 +223,7 @@ def _function(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         permit: Any = ask() if ask is not None else ask_for(args, kwargs)
         if type(permit) is not Permit:
-            permit = _parking.park(permit)
+            permit = _parking.park(permit, *_BLOCKING)
             permit.open()
         token = None
         try:
@@ -251,7 +258,7 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
                 try:
                     permit: Any = ask() if ask is not None else ask_for(args, kwargs)
                     if type(permit) is not Permit:
-                        permit = _parking.park(permit)
+                        permit = _parking.park(permit, *_BLOCKING)
                         permit.open()
                 except PenstockError as refusal:
                     raise_from(refusal, failure)
@@ -279,7 +286,7 @@ def _persistent_function(terms: Terms, function: Callable[..., Any], retry: Retr
                         permit.release()
                     if token is not None:
                         leave(token)
-                _parking.pause(delay)
+                _parking.pause(delay, *_BLOCKING)
         finally:
             failure = None  # or it and this frame would keep each other
             if call is not None:

@@ -122,6 +122,8 @@ class Limiter(_core.Limiter):
     ) -> Permit:
         """Wait until the call may leave, and give its permit, which is to be released. Tasks use `aacquire`.
 
+        In a thread that runs an event loop the wait holds that up; a `RuntimeWarning` says so.
+
         Args:
             tokens: estimated tokens of the call, input and output together.
             requests: calls to the provider that it makes.
@@ -139,7 +141,9 @@ class Limiter(_core.Limiter):
             TypeError, ValueError: for an argument that cannot be; nothing is charged then.
         """
         permit = self.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
-        return permit if isinstance(permit, Permit) else _parking.park(permit)
+        if isinstance(permit, Permit):
+            return permit
+        return _parking.park(permit, "limiter.acquire()", "use `await limiter.aacquire()` in a coroutine")
 
     def limit(
         self,

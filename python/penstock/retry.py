@@ -31,6 +31,10 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseExcep
 _MARK = "penstock"
 
 
+#: What to do where a function that waits between its attempts holds an event loop up.
+_INSTEAD = "decorate a coroutine function, or call it through asyncio.to_thread()"
+
+
 class GaveUp(NamedTuple):
     """What the retries of a call came to; the exception that is raised in the end carries it as ``error.penstock``.
 
@@ -289,7 +293,7 @@ class Retry:
                             finished = False
                             return self._finish(call, result, lambda: function(*args, **kwargs))
                         return result
-                    _parking.pause(delay)
+                    _parking.pause(delay, "a function decorated with Retry()", _INSTEAD)
             finally:
                 if finished:
                     call.end()
@@ -360,7 +364,7 @@ class _Loop:
                 self._call.end()
                 raise StopIteration
             try:
-                _parking.pause(self._attempt.delay)
+                _parking.pause(self._attempt.delay, "a loop over Retry()", "use `async for` in a coroutine")
             except BaseException:
                 self._call.end()
                 raise

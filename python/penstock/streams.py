@@ -132,6 +132,10 @@ def async_generator(
     return in_async_steps(make, lambda: _Charged(uses, retry, limiter), ask)
 
 
+#: What a decorated generator does to an event loop, and what to do instead.
+_BLOCKING = ("a decorated generator", "decorate an async generator, or iterate it in a thread")
+
+
 def in_steps(
     make: Callable[..., Generator[Any, Any, Any]], start: Callable[[], Steps], ask: Ask | None = None
 ) -> Callable[..., Any]:
@@ -144,7 +148,7 @@ def in_steps(
                 try:
                     permit: Any = ask(args, kwargs) if ask is not None else None
                     if ask is not None and type(permit) is not Permit:
-                        permit = _parking.park(permit)
+                        permit = _parking.park(permit, *_BLOCKING)
                 except PenstockError as refusal:
                     raise_from(refusal, stream.failure)
                 try:
@@ -175,7 +179,7 @@ def in_steps(
                         inner.close()
                 finally:
                     stream.end()
-                _parking.pause(delay)
+                _parking.pause(delay, *_BLOCKING)
         finally:
             stream.close()
 

@@ -115,7 +115,7 @@ pub fn path(name: &str) -> Result<PathBuf, Trouble> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins || name.len() > 100 || !name.chars().all(allowed) {
-        let shown: String = name.chars().take(120).collect();
+        let shown: String = "shm://".chars().chain(name.chars().take(120)).collect();
         let message =
             "store must be 'shm://NAME' with a NAME of 1 to 100 letters, digits, '.', '_' and '-' that begins";
         return Err(Trouble::Name(format!("{message} with a letter or digit, not {shown:?}")));
