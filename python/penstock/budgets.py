@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from penstock import _core
+from penstock import _core, arguments
 from penstock.errors import BudgetExceeded
 from penstock.wrapping import Wraps, decorated
 
@@ -56,6 +56,7 @@ class budget:  # noqa: N801  named like what it is used as: `with penstock.budge
 
     __slots__ = ("_blocks", "_limits")
 
+    @arguments.checked("budget")
     def __init__(
         self, calls: int | None = None, tokens: int | None = None, seconds: float | timedelta | None = None
     ) -> None:

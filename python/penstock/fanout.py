@@ -217,7 +217,7 @@ def map_in_threads(
 
 def _acquire(limiter: Limiter, tokens: Any, key: Any) -> Permit:
     """As `Limiter.acquire`; that it may hold up an event loop has been said."""
-    permit = limiter.ask(tokens, 1, 0, 0, key, 0, None)
+    permit = limiter.ask(tokens, key=key)
     return permit if isinstance(permit, Permit) else _parking.park(permit)
 
 

@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: What limits are called elsewhere.
-_MEANT = {
-    "rpm": "requests",
-    "tpm": "tokens",
-    "itpm": "input_tokens",
-    "otpm": "output_tokens",
-    "max_concurrency": "concurrency",
-}
-
 
 class Limiter(_core.Limiter):
     """A named set of rates and a concurrency: no more leaves than they allow, in every dimension at once.
@@ -86,7 +77,7 @@ class Limiter(_core.Limiter):
                 if args:
                     wrong = TypeError(f"Limiter() takes limits by name, as in Limiter(requests=500), not {args[0]!r}")
                 else:
-                    wrong = arguments.unknown("Limiter", given, cls.__signature__.parameters, _MEANT)
+                    wrong = arguments.unknown("Limiter", given, cls.__signature__.parameters)
                 raise wrong or error from None
 
         def __init__(self, **given: Any) -> None:
@@ -140,11 +131,18 @@ class Limiter(_core.Limiter):
             QuotaExhausted: the provider said that the quota is spent.
             TypeError, ValueError: for an argument that cannot be; nothing is charged then.
         """
-        permit = self.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
-        if isinstance(permit, Permit):
-            return permit
-        return _parking.park(permit, "limiter.acquire()", "use `await limiter.aacquire()` in a coroutine")
+        raise NotImplementedError  # what it does follows, for whatever arguments
 
+    if not TYPE_CHECKING:
+
+        @functools.wraps(acquire)
+        def acquire(self, *args: Any, **given: Any) -> Permit:  # noqa: D102
+            permit = self.ask(*args, **given)
+            if type(permit) is Permit:
+                return permit
+            return _parking.park(permit, "limiter.acquire()", "use `await limiter.aacquire()` in a coroutine")
+
+    @arguments.checked("limiter.limit")
     def limit(
         self,
         tokens: int | Callable[..., int] = 0,
@@ -225,6 +223,7 @@ class Limiter(_core.Limiter):
         tokens: int | Sequence[int] = 0,
         progress: bool = False,
     ) -> asyncio.Future[list[T | BaseException]]: ...
+    @arguments.checked("limiter.gather")
     def gather(
         self,
         *awaitables: Awaitable[Any],
@@ -274,6 +273,7 @@ class Limiter(_core.Limiter):
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
     ) -> list[R | BaseException]: ...
+    @arguments.checked("limiter.map")
     def map(
         self,
         function: Callable[[Any], Any],
@@ -344,6 +344,7 @@ class Limiter(_core.Limiter):
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
     ) -> list[R | BaseException]: ...
+    @arguments.checked("limiter.amap")
     async def amap(
         self,
         function: Callable[[Any], Awaitable[Any]],
@@ -397,6 +398,7 @@ class Limiter(_core.Limiter):
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
     ) -> AsyncIterator[tuple[int, R | BaseException]]: ...
+    @arguments.checked("limiter.astream")
     def astream(
         self,
         function: Callable[[Any], Awaitable[Any]],

@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from penstock import _parking, streams
+from penstock import _parking, arguments, streams
 from penstock._core import RetryBudget, RetryPolicy, next_order
 from penstock.errors import PenstockError
 from penstock.failures import annotate, being_handled, chain, get, verdict_of
@@ -85,6 +85,7 @@ class Retry:
 
     __slots__ = ("_budget", "_given", "_on", "_own", "_policy", "_shown")
 
+    @arguments.checked("Retry")
     def __init__(
         self,
         attempts: int = 5,

@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from penstock import streams
+from penstock import arguments, streams
 from penstock.wrapping import Wraps, decorated
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class scope:  # noqa: N801  it reads as a statement, as `contextlib.suppress` do
 
     __slots__ = ("_changes", "_tokens")
 
+    @arguments.checked("scope")
     def __init__(
         self,
         *,

@@ -19,6 +19,7 @@ use crate::provider::Provider;
 use crate::rate;
 use crate::stats::Labels;
 
+use super::arguments::{self, COSTS, LIMITS};
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
@@ -81,8 +82,8 @@ fn per_key(value: &Bound<'_, PyAny>) -> PyResult<PerKey> {
                 limits.rates.extend(rates.into_iter().map(|rate| (dimension, rate)));
             }
         } else {
-            let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-            return Err(PyValueError::new_err(format!("per_key has an unknown dimension '{name}'; known are {known}")));
+            let hint = arguments::hint(value.py(), &name, LIMITS)?;
+            return Err(PyValueError::new_err(format!("per_key has an unknown dimension '{name}'; {hint}")));
         }
     }
     Ok(limits)
@@ -201,7 +202,7 @@ impl Limiter {
     /// `CostExceedsLimit` or `QueueFull`.
     #[pyo3(
         signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None),
+            timeout=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -215,33 +216,37 @@ impl Limiter {
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
+        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Scope> {
+        arguments::none("limiter.permit", COSTS, others)?;
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
 
-    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does.
+    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Arguments as in `permit`.
+    ///
+    /// Raises what `acquire` does.
+    #[pyo3(
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            timeout=None, **others),
+        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
+            timeout=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn ask(
         &self,
         py: Python<'_>,
-        tokens: &Bound<'_, PyAny>,
-        requests: &Bound<'_, PyAny>,
-        input_tokens: &Bound<'_, PyAny>,
-        output_tokens: &Bound<'_, PyAny>,
-        key: &Bound<'_, PyAny>,
-        priority: &Bound<'_, PyAny>,
-        timeout: &Bound<'_, PyAny>,
+        tokens: Any<'_, '_>,
+        requests: Any<'_, '_>,
+        input_tokens: Any<'_, '_>,
+        output_tokens: Any<'_, '_>,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+        timeout: Any<'_, '_>,
+        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        let given = Given {
-            tokens: Some(tokens),
-            requests: Some(requests),
-            input_tokens: Some(input_tokens),
-            output_tokens: Some(output_tokens),
-            key: Some(key),
-            priority: Some(priority),
-            timeout: Some(timeout),
-        };
+        arguments::none("limiter.acquire", COSTS, others)?;
+        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         match self.driver.admit(py, &Request::new(&given)?)? {
             Entry::Now(permit) => Ok(permit.into_any()),
             Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
@@ -253,7 +258,7 @@ impl Limiter {
     /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`, at once or when awaited.
     #[pyo3(
         signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None),
+            timeout=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -268,7 +273,9 @@ impl Limiter {
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
+        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
+        arguments::none("limiter.aacquire", COSTS, others)?;
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         match self.driver.admit(py, &Request::new(&given)?)? {
             Entry::Now(permit) => super::waiter::given(py, permit),
@@ -280,7 +287,8 @@ impl Limiter {
     ///
     /// Raises `CostExceedsLimit` for what no wait could satisfy.
     #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None),
+        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
+            **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0)"
     )]
     #[allow(clippy::too_many_arguments)]
@@ -293,7 +301,9 @@ impl Limiter {
         output_tokens: Any<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
+        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Option<Py<Permit>>> {
+        arguments::none("limiter.try_acquire", &COSTS[..6], others)?;
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout: None };
         if self.driver.remote.is_some() {
             return super::remote::try_admit(&self.driver, py, &Request { timeout: Some(0), ..Request::new(&given)? });
@@ -393,8 +403,7 @@ impl Limiter {
                 let fresh = if value.is_none() { Vec::new() } else { rates(&name, &value)? };
                 changes.push((dimension, fresh));
             } else {
-                let known = "requests, tokens, input_tokens, output_tokens, concurrency";
-                return Err(PyTypeError::new_err(format!("update() has no argument '{name}'; known are {known}")));
+                arguments::none("limiter.update", LIMITS, limits)?;
             }
         }
         // Everything was looked at before anything is changed.

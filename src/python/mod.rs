@@ -1,5 +1,6 @@
 //! Thin bindings: convert, call, convert back. What Python must decide is in `python/penstock/`.
 
+mod arguments;
 mod budget;
 mod cached;
 mod convert;

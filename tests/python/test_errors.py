@@ -151,7 +151,7 @@ def test_an_unknown_dimension() -> None:
     for make in (Limiter, limiter.permit, limiter.acquire, limiter.limit, limiter.update):
         with pytest.raises(TypeError, match="words"):
             make(words=5)
-    with pytest.raises(ValueError, match="per_key has an unknown dimension 'words'; known are requests, tokens"):
+    with pytest.raises(ValueError, match="per_key has an unknown dimension 'words'; it has requests, tokens"):
         Limiter(per_key={"words": 5})
 
 

@@ -373,7 +373,7 @@ def test_a_timeout_that_comes_while_the_call_waits() -> None:
                 async with limiter.permit(timeout=timedelta(milliseconds=20)):
                     pass
             with pytest.raises(penstock.AcquireTimeout):
-                limiter.acquire(timeout=0.02)
+                await asyncio.to_thread(limiter.acquire, timeout=0.02)
 
     run(main())
     assert standing(limiter) == IDLE

@@ -56,11 +56,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a period of nothing": (lambda: Rate(5, 0), "per must be from 0.001 seconds to 366 days, not 0 seconds"),
     "a dimension of keys": (
         lambda: Limiter(per_key={"request": 5}),
-        "unknown dimension 'request'; known are",
+        "per_key has an unknown dimension 'request'; did you mean 'requests'?",
     ),
     "a limit to change": (
         lambda: gate().update(token=5),
-        "update() has no argument 'token'; known are",
+        "limiter.update() has no argument 'token'; did you mean 'tokens'?",
     ),
     # Stores.
     "a store without scheme": (lambda: Limiter(store="localhost:6379"), 'not "localhost:6379": it has no scheme'),
@@ -80,6 +80,46 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         "tokens must be a whole number from 0 to",
     ),
     "a key that is a list": (lambda: gate().acquire(key=["acme"]), "key must be a str, an int or None, not ['acme']"),
+    **{
+        f"a letter amiss in {name}()": (call, f"limiter.{name}() has no argument 'toknes'; did you mean 'tokens'?")
+        for name, call in {
+            "permit": lambda: gate().permit(toknes=3),
+            "acquire": lambda: gate().acquire(toknes=3),
+            "aacquire": lambda: gate().aacquire(toknes=3),
+            "try_acquire": lambda: gate().try_acquire(toknes=3),
+            "limit": lambda: gate().limit(toknes=3),
+            "update": lambda: gate().update(toknes=3),
+            "gather": lambda: gate().gather(toknes=3),
+            "map": lambda: gate().map(plain, [], toknes=3),
+            "amap": lambda: awaited(lambda: gate().amap(coroutine, [], toknes=3)),
+            "astream": lambda: gate().astream(coroutine, [], toknes=3),
+        }.items()
+    },
+    "a word of a provider's for a cost": (
+        lambda: gate().permit(prompt_tokens=3),
+        "limiter.permit() has no argument 'prompt_tokens'; did you mean 'input_tokens'?",
+    ),
+    "a cost that is nothing like it": (
+        lambda: gate().try_acquire(dollars=3),
+        "limiter.try_acquire() has no argument 'dollars'; it has tokens, requests, input_tokens, output_tokens, key,",
+    ),
+    "a usage of another name": (
+        lambda: gate().acquire().settle(completion_tokens=3),
+        "permit.settle() has no argument 'completion_tokens'; did you mean 'output_tokens'?",
+    ),
+    "a Retry misspelt": (
+        lambda: Retry(max_retries=3),
+        "Retry() has no argument 'max_retries'; did you mean 'attempts'?",
+    ),
+    "a budget misspelt": (
+        lambda: penstock.budget(token=3),
+        "budget() has no argument 'token'; did you mean 'tokens'?",
+    ),
+    "a scope misspelt": (
+        lambda: penstock.scope(lable="chat"),
+        "scope() has no argument 'lable'; did you mean 'label'?",
+    ),
+    "shared memory without a name": (lambda: Limiter(store="shm://"), 'with a letter or digit, not "shm://"'),
     "a priority in words": (lambda: gate().permit(priority="high"), "priority must be a whole number from -2147483648"),
     "a timeout in the past": (
         lambda: gate().permit(timeout=-5),

@@ -54,7 +54,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         waits.append(seconds)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(_parking, "pause", waits.append)
+    monkeypatch.setattr(_parking, "pause", lambda seconds, *_: waits.append(seconds))
     monkeypatch.setattr(_parking, "apause", apause)
     return waits
 

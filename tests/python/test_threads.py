@@ -588,7 +588,7 @@ class TestExceptionsFromOutside:
         """Even one that comes before `park` has done anything."""
         limiter = Limiter(concurrency=1)
 
-        def interrupted(waiter):
+        def interrupted(waiter, *_):
             raise KeyboardInterrupt
 
         permit = limiter.acquire()

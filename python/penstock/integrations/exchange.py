@@ -171,7 +171,8 @@ class Exchange:
             if self.wire.crowded():
                 await self.wire.turn()
             try:
-                permit = limiter.ask(tokens, 1, sent, received, key, priority, timeout)
+                costs = {"input_tokens": sent, "output_tokens": received}
+                permit = limiter.ask(tokens, **costs, key=key, priority=priority, timeout=timeout)
                 if permit.__class__ is not Permit:
                     permit = await self.wire.wait(permit)
             except PenstockError as error:
