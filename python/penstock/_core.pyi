@@ -364,6 +364,9 @@ class Limiter:
         The place in the queue is that of the call, not that of the ``await``. Under asyncio and the loops that follow
         its protocol (uvloop), and under trio.
 
+        A permit that was there at once and is never awaited gives its slot back, but what it was charged stays charged:
+        a permit that is dropped may have made its call, and to tell the two apart would cost every call 23 ns of 350.
+
         Raises:
             AcquireTimeout, CostExceedsLimit, QueueFull: as in `acquire`, at once or when awaited.
             RuntimeError: when it is awaited a second time, or where no event loop runs.

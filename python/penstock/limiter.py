@@ -75,7 +75,9 @@ class Limiter(_core.Limiter):
                 return super().__new__(cls, *args, **given)
             except TypeError as error:
                 if args:
-                    wrong = TypeError(f"Limiter() takes limits by name, as in Limiter(requests=500), not {args[0]!r}")
+                    message = f"Limiter() takes limits by name, as in Limiter(requests=500), not {args[0]!r}"
+                    own = cls.__init__ is not Limiter.__init__
+                    wrong = TypeError(message + "; what else a subclass takes it takes in __new__, too" * own)
                 else:
                     wrong = arguments.unknown("Limiter", given, cls.__signature__.parameters)
                 raise wrong or error from None

@@ -1,9 +1,40 @@
 //! What is said of arguments that a call does not have.
 
+use std::convert::Infallible;
+
+use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::cached::intern;
+
+/// An argument that may be left out, and where None is as wrong as any other value that cannot be: what forgets to give
+/// a cost would be charged nothing.
+#[derive(Clone, Copy)]
+pub struct Argument<'a, 'py>(Option<Borrowed<'a, 'py, PyAny>>);
+
+impl<'py> Argument<'_, 'py> {
+    /// One that was left out.
+    #[inline]
+    pub fn left_out() -> Self {
+        Self(None)
+    }
+
+    /// What was given, if anything was.
+    #[inline]
+    pub fn given(&self) -> Option<&Bound<'py, PyAny>> {
+        self.0.as_deref()
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'a, 'py> {
+    type Error = Infallible;
+
+    #[inline]
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(Self(Some(given)))
+    }
+}
 
 /// What a call may be given, as `limiter.permit` is.
 pub const COSTS: &[&str] = &["tokens", "requests", "input_tokens", "output_tokens", "key", "priority", "timeout"];

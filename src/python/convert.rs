@@ -103,8 +103,8 @@ pub fn optional_seconds(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResul
 /// A key: text or a whole number, or nothing for `None`.
 pub fn key(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
     let Some(value) = given(value) else { return Ok(None) };
-    if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Some(text.to_cow()?.into_owned()));
+    if value.is_instance_of::<PyString>() {
+        return text("key", value).map(Some);
     }
     if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
         return Ok(Some(value.str()?.to_string()));
@@ -128,7 +128,13 @@ pub fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     let Ok(text) = value.cast::<PyString>() else {
         return Err(PyTypeError::new_err(format!("{name} must be a str, not {}", shown(value))));
     };
-    Ok(text.to_cow()?.into_owned())
+    let whole = text.to_cow().map_err(|_| {
+        PyValueError::new_err(format!(
+            "{name} must be text that UTF-8 can hold, without half surrogates, not {}",
+            shown(value)
+        ))
+    });
+    Ok(whole?.into_owned())
 }
 
 /// One of a few texts.

@@ -19,7 +19,7 @@ use crate::provider::Provider;
 use crate::rate;
 use crate::stats::Labels;
 
-use super::arguments::{self, COSTS, LIMITS};
+use super::arguments::{self, Argument, COSTS, LIMITS};
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
@@ -201,24 +201,26 @@ impl Limiter {
     /// Raises `TypeError` or `ValueError` for an argument that cannot be. Entering raises `AcquireTimeout`,
     /// `CostExceedsLimit` or `QueueFull`.
     #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None, **others),
+        signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
+            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn permit(
         &self,
-        tokens: Any<'_, '_>,
-        requests: Any<'_, '_>,
-        input_tokens: Any<'_, '_>,
-        output_tokens: Any<'_, '_>,
+        tokens: Argument<'_, '_>,
+        requests: Argument<'_, '_>,
+        input_tokens: Argument<'_, '_>,
+        output_tokens: Argument<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Scope> {
         arguments::none("limiter.permit", COSTS, others)?;
+        let (tokens, requests) = (tokens.given(), requests.given());
+        let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
@@ -227,8 +229,8 @@ impl Limiter {
     ///
     /// Raises what `acquire` does.
     #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None, **others),
+        signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
+            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -236,16 +238,18 @@ impl Limiter {
     fn ask(
         &self,
         py: Python<'_>,
-        tokens: Any<'_, '_>,
-        requests: Any<'_, '_>,
-        input_tokens: Any<'_, '_>,
-        output_tokens: Any<'_, '_>,
+        tokens: Argument<'_, '_>,
+        requests: Argument<'_, '_>,
+        input_tokens: Argument<'_, '_>,
+        output_tokens: Argument<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         arguments::none("limiter.acquire", COSTS, others)?;
+        let (tokens, requests) = (tokens.given(), requests.given());
+        let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         match self.driver.admit(py, &Request::new(&given)?)? {
             Entry::Now(permit) => Ok(permit.into_any()),
@@ -257,8 +261,8 @@ impl Limiter {
     ///
     /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`, at once or when awaited.
     #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            timeout=None, **others),
+        signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
+            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -266,16 +270,18 @@ impl Limiter {
     fn aacquire(
         &self,
         py: Python<'_>,
-        tokens: Any<'_, '_>,
-        requests: Any<'_, '_>,
-        input_tokens: Any<'_, '_>,
-        output_tokens: Any<'_, '_>,
+        tokens: Argument<'_, '_>,
+        requests: Argument<'_, '_>,
+        input_tokens: Argument<'_, '_>,
+        output_tokens: Argument<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         arguments::none("limiter.aacquire", COSTS, others)?;
+        let (tokens, requests) = (tokens.given(), requests.given());
+        let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         match self.driver.admit(py, &Request::new(&given)?)? {
             Entry::Now(permit) => super::waiter::given(py, permit),
@@ -287,23 +293,25 @@ impl Limiter {
     ///
     /// Raises `CostExceedsLimit` for what no wait could satisfy.
     #[pyo3(
-        signature = (tokens=None, *, requests=None, input_tokens=None, output_tokens=None, key=None, priority=None,
-            **others),
+        signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
+            output_tokens=Argument::left_out(), key=None, priority=None, **others),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn try_acquire(
         &self,
         py: Python<'_>,
-        tokens: Any<'_, '_>,
-        requests: Any<'_, '_>,
-        input_tokens: Any<'_, '_>,
-        output_tokens: Any<'_, '_>,
+        tokens: Argument<'_, '_>,
+        requests: Argument<'_, '_>,
+        input_tokens: Argument<'_, '_>,
+        output_tokens: Argument<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Option<Py<Permit>>> {
         arguments::none("limiter.try_acquire", &COSTS[..6], others)?;
+        let (tokens, requests) = (tokens.given(), requests.given());
+        let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout: None };
         if self.driver.remote.is_some() {
             return super::remote::try_admit(&self.driver, py, &Request { timeout: Some(0), ..Request::new(&given)? });

@@ -266,7 +266,9 @@ impl Permit {
     pub fn begin(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().open();
         let token = slf.get().driver.nesting.enter(slf)?;
-        slf.get().held.lock().token = Some(token);
+        // What it replaces may be the last to know of a permit inside, which ends then and asks for this lock.
+        let replaced = slf.get().held.lock().token.replace(token);
+        drop(replaced);
         Ok(())
     }
 

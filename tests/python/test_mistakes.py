@@ -79,6 +79,24 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: gate().acquire("5"),
         "tokens must be a whole number from 0 to",
     ),
+    **{
+        f"no cost at all in {name}()": (call, "tokens must be a whole number from 0 to 1000000000000000, not None")
+        for name, call in {
+            "permit": lambda: gate().permit(None),
+            "acquire": lambda: gate().acquire(tokens=None),
+            "aacquire": lambda: gate().aacquire(None),
+            "try_acquire": lambda: gate().try_acquire(tokens=None, key="acme"),
+        }.items()
+    },
+    "no requests": (lambda: gate().permit(requests=None), "requests must be a whole number from 0 to"),
+    "half a letter as a key": (
+        lambda: gate().acquire(key="\ud800"),
+        r"key must be text that UTF-8 can hold, without half surrogates, not '\ud800'",
+    ),
+    "arguments of a subclass": (
+        lambda: type("Named", (Limiter,), {"__init__": lambda self, tenant: None})("acme"),
+        "not 'acme'; what else a subclass takes it takes in __new__, too",
+    ),
     "a key that is a list": (lambda: gate().acquire(key=["acme"]), "key must be a str, an int or None, not ['acme']"),
     **{
         f"a letter amiss in {name}()": (call, f"limiter.{name}() has no argument 'toknes'; did you mean 'tokens'?")
