@@ -60,7 +60,7 @@ def main() -> None:
         answers.mkdir()
         redis = shutil.which("redis-server")
         if redis:
-            port = 19_000 + os.getpid() % 10_000
+            port = 19_000 + os.getpid() % 1_000
             command = [redis, f"--port {port}", "--bind 127.0.0.1", "--save ''", "--appendonly no", f"--dir {home}"]
             running.append(subprocess.Popen(" ".join(command).split(), stdout=subprocess.DEVNULL))
             environment["BROKER"] = f"redis://127.0.0.1:{port}/0"

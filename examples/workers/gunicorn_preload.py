@@ -56,7 +56,7 @@ def main() -> None:
     """Run the provider, the server and sixty requests."""
     from penstock.testing.provider import FakeProvider
 
-    workers, port = 4, 18_000 + os.getpid() % 10_000
+    workers, port = 4, 18_000 + os.getpid() % 1_000
     quota = f"gunicorn-example-{os.getpid()}"
     with (
         FakeProvider(requests=20, per=1, enforcement="rolling_window", latency=0.1) as provider,

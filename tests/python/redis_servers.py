@@ -12,6 +12,7 @@ import functools
 import itertools
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,9 +34,15 @@ def fresh_name():
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that nobody has, nor gets while its server is down.
+
+    The system gives those from some 32,000 on to whoever connects, and so sooner or later to one that knocks at a
+    server which is no more: it is connected with itself. A node of a cluster also has the port that is 10,000 higher.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 18_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 PROGRAM = os.environ.get("PENSTOCK_REDIS_SERVER", "redis-server")
@@ -111,11 +118,16 @@ class Server:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
-                if self.command("PING"):
+                if self._is_there():
                     return True
             time.sleep(0.01)
         self.kill()
         return False
+
+    def _is_there(self):
+        """Whether it answers, and not another that was quicker to take the port."""
+        told = self.command("INFO", "server")
+        return b"process_id:" not in told or b"process_id:%d\r" % self.process.pid in told
 
     def start(self):
         assert self._start()

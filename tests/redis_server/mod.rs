@@ -43,10 +43,10 @@ impl Server {
                 .expect("redis-server is installed by .ci/run");
             let until = Instant::now() + Duration::from_secs(20);
             while Instant::now() < until && process.try_wait().unwrap().is_none() {
-                if redis::Client::open(format!("redis://127.0.0.1:{port}"))
-                    .and_then(|client| redis::cmd("PING").query::<String>(&mut client.get_connection()?))
-                    .is_ok()
-                {
+                let told = redis::Client::open(format!("redis://127.0.0.1:{port}"))
+                    .and_then(|client| redis::cmd("INFO").arg("server").query::<String>(&mut client.get_connection()?));
+                // Another may have been quicker to take the port.
+                if told.is_ok_and(|told| told.lines().any(|line| line == format!("process_id:{}", process.id()))) {
                     return Self { process, port };
                 }
                 std::thread::sleep(Duration::from_millis(20));

@@ -37,6 +37,9 @@ PATIENCE = 1.0
 #: nobody could get on, and that says nothing of those who would have.
 _GLANCE = 0.02
 
+#: Of one that seems to stand still, it is looked after so many real seconds whether it has used a processor meanwhile.
+_LOOK_AGAIN = 0.1
+
 #: Real seconds that a loop with sockets gives them to answer before time may go on.
 _GRACE = 0.001
 
@@ -235,7 +238,7 @@ class _Timeline:
         self._order = itertools.count()
         self._sleepers: set[_Sleeper] = set()
         self._jobs: set[Future[Any]] = set()
-        self._standing: dict[object, tuple[object, float, float]] = {}
+        self._standing: dict[object, tuple[object, float, float, int | None]] = {}
         self._keeper: threading.Thread | None = None
         self._kick = threading.Event()
 
@@ -375,10 +378,19 @@ class _Timeline:
     def _gets_on(self, who: object, where: object, patience: float = PATIENCE) -> bool:
         """Whether it stands elsewhere than before, or has not stood there for long."""
         now = time.monotonic()
-        before, seen, stood = self._standing.get(who, (None, now, 0.0))
-        stood = stood + min(now - seen, _GLANCE) if before == where else 0.0
-        self._standing[who] = where, now, stood
-        return stood < patience
+        before, seen, stood, spent = self._standing.get(who, (None, now, 0.0, None))
+        if before != where:
+            stood, spent = 0.0, None
+        else:
+            stood += min(now - seen, _GLANCE)
+        gets_on = stood < patience
+        if not gets_on:
+            # One that looks for something now and then stands where it sleeps nearly always when it is looked at.
+            used = _processor_time(who)
+            if used != spent:
+                gets_on, stood, spent = True, max(patience - _LOOK_AGAIN, 0.0), used
+        self._standing[who] = where, now, stood, spent
+        return gets_on
 
     def _wake_keeper(self) -> None:
         if self._keeper is None:
@@ -411,6 +423,16 @@ def _readable(selector: Any) -> bool:
         return _has_news(selector.fileno())
     except (AttributeError, ValueError):
         return False
+
+
+def _processor_time(thread: object) -> int | None:
+    """How many nanoseconds a thread has run, where the system tells."""
+    known = threading._active.get(thread)  # type: ignore[attr-defined]  # noqa: SLF001
+    try:
+        with open(f"/proc/self/task/{known.native_id}/schedstat", encoding="ascii") as times:
+            return int(times.read().split()[0])
+    except (AttributeError, OSError, ValueError, IndexError):
+        return None
 
 
 def _has_news(descriptor: int) -> bool:

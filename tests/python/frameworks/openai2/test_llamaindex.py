@@ -6,6 +6,7 @@ import asyncio
 import copy
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -334,10 +335,13 @@ def test_a_failing_provider_is_asked_no_more_than_attempts_times(attempts: int) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("store", ["shm", "memory"])
-def test_workers_share_the_limiter_or_make_no_call(provider: FakeProvider, store: str) -> None:
+def test_workers_share_the_limiter_or_make_no_call(
+    provider: FakeProvider, store: str, request: pytest.FixtureRequest
+) -> None:
     name = f"llamaindex-{os.getpid()}"
+    request.addfinalizer(lambda: Path(f"/dev/shm/penstock-{os.geteuid()}-{name}").unlink(missing_ok=True))
     where = {"store": f"shm://{name}"} if store == "shm" else {}
     limiter = Limiter(
         requests=Rate(10_000, DAY, burst=10_000), tokens=Rate(10**6, DAY, burst=10**6), name=name, **where

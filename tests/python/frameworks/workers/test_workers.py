@@ -21,7 +21,7 @@ sys.path.insert(0, str(EXAMPLES))
 def test_a_worker_that_is_killed_gives_its_slots_back() -> None:
     from gunicorn_preload import get
 
-    port, quota = 30_000 + os.getpid() % 10_000, f"test-gunicorn-{os.getpid()}"
+    port, quota = 28_000 + os.getpid() % 4_000, f"test-gunicorn-{os.getpid()}"
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", "--threads=16", f"--bind=127.0.0.1:{port}"]
     with FakeProvider(requests=6_000, latency=1.5, latency_jitter=0) as provider:
         environment = os.environ | {"PROVIDER": provider.base_url, "QUOTA": quota}
