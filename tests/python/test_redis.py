@@ -801,7 +801,6 @@ def test_a_server_that_is_busy_with_another_script(caplog):
 def test_a_far_server_costs_each_call_one_trip():
     with Server() as server, Proxy(server.port) as proxy:
         limiter = limiter_at(proxy.url, requests=per_second(2_000, burst=500), concurrency=500)
-        proxy.delay = 0.2
 
         async def call():
             began = time.monotonic()
@@ -809,7 +808,8 @@ def test_a_far_server_costs_each_call_one_trip():
                 return time.monotonic() - began
 
         async def main():
-            await call()  # connects
+            await call()  # connects, which takes several trips, and may take a second
+            proxy.delay = 0.2
             calls = []
             for _ in range(60):
                 calls.append(asyncio.ensure_future(call()))
