@@ -55,6 +55,12 @@ def park(waiter: Acquire, what: str | None = None, instead: str = "") -> Permit:
         raise
 
 
+def acquire(limiter: _core.Limiter, **terms: Any) -> Permit:
+    """As `Limiter.acquire`, for those of whom it was said already that they hold a loop up, or who need not say so."""
+    permit = limiter.ask(**terms)
+    return permit if isinstance(permit, _core.Permit) else park(permit)
+
+
 def enter(block: _Block) -> Permit:
     """``__enter__`` of a limiter and of its permits."""
     entered: list[Permit] = []

@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from penstock import _blocking, _parking
-from penstock._core import Permit
 from penstock.journal import Journal
 from penstock.progress import Progress
 from penstock.usage import usage_of
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from penstock._core import Scope
+    from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
 
 #: Threads of a ``map`` whose limiter does not bound concurrency: calls of LLMs wait far more than they work.
@@ -201,7 +200,7 @@ def map_in_threads(
                     results[index] = notes.recall(name)
                     shown.step()
                     continue
-                permit = _acquire(limiter, _cost(tokens, item), _of(key, item))
+                permit = _parking.acquire(limiter, tokens=_cost(tokens, item), key=_of(key, item))
             except Exception as error:
                 if not return_exceptions:
                     raise
@@ -213,12 +212,6 @@ def map_in_threads(
         while running:
             collect(wait(running, return_when=FIRST_COMPLETED).done)
     return _ordered(results)
-
-
-def _acquire(limiter: Limiter, tokens: Any, key: Any) -> Permit:
-    """As `Limiter.acquire`; that it may hold up an event loop has been said."""
-    permit = limiter.ask(tokens, key=key)
-    return permit if isinstance(permit, Permit) else _parking.park(permit)
 
 
 def _journal(path: str | os.PathLike[str] | None, function: object) -> AbstractContextManager[Journal | None]:
