@@ -185,7 +185,8 @@ def map_in_threads(
             for future in done:
                 index = running.pop(future)
                 error = future.exception()
-                if error is not None and not return_exceptions:
+                # What ends a process is nobody's result, as in asyncio.
+                if error is not None and (not return_exceptions or isinstance(error, (KeyboardInterrupt, SystemExit))):
                     raise error
                 results[index] = future.result() if error is None else error
                 shown.step()

@@ -419,6 +419,18 @@ def test_a_call_that_fails_ends_a_map(kind: str) -> None:
     assert standing(limiter) == IDLE
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_process_is_no_result_of_a_map(ending: type[BaseException]) -> None:
+    limiter = Limiter(concurrency=1)
+
+    def call(_item: int) -> None:
+        raise ending
+
+    with pytest.raises(ending):
+        limiter.map(call, range(3), return_exceptions=True)
+    assert standing(limiter) == IDLE
+
+
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("return_exceptions", [False, True])
 def test_an_iterable_that_fails_ends_a_map(kind: str, return_exceptions: bool) -> None:
