@@ -453,6 +453,10 @@ fn everything_expires_and_what_is_not_ours_is_left_alone() {
         let error = stranger.run().unwrap_err().to_string();
         assert!(error.contains("WRONGTYPE") || error.contains("PENSTOCK"), "{error}");
     }
+    let older: &[u8] = b"\x93\xaapenstock-2\x01\x02";
+    redis::cmd("HSET").arg("penstock:{older}").arg("state").arg(older).exec(&mut connection).unwrap();
+    let error = Process::unregistered(&server, "older", process.message.clone()).run().unwrap_err().to_string();
+    assert!(error.contains("another version of Penstock (penstock-2;"), "{error}");
     for (name, field, value) in [("wrong-3", "some", "thing"), ("wrong-4", "state", "something")] {
         let theirs = redis::cmd("HGETALL").arg(format!("penstock:{{{name}}}")).query::<Vec<String>>(&mut connection);
         assert_eq!(theirs.unwrap(), [field, value]);

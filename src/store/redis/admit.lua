@@ -73,6 +73,10 @@ local raw = kept[1]
 local state, created = nil, 0
 if raw then
     local ok, known = pcall(cmsgpack.unpack, raw)
+    if ok and type(known) == 'table' and known[1] ~= MAGIC and string.sub(tostring(known[1]), 1, 9) == 'penstock-' then
+        return redis.error_reply('PENSTOCK the key ' .. key .. ' is of another version of Penstock (' .. known[1]
+            .. '; this one writes ' .. MAGIC .. ')')
+    end
     if not ok or type(known) ~= 'table' or known[1] ~= MAGIC then
         return strange()
     end

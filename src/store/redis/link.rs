@@ -73,6 +73,19 @@ impl Notes {
             && self.limits.is_none()
     }
 
+    /// So much time has passed since they were taken: what ends has less of it left, or none.
+    pub(super) fn age(&mut self, by: Nanos) {
+        for cooldown in &mut self.cooldowns {
+            cooldown.lasts = cooldown.lasts.saturating_sub(by);
+        }
+        self.cooldowns.retain(|cooldown| cooldown.lasts > 0);
+        // 0 says that the quota is back, which another answer may have said meanwhile: nobody says it for that one.
+        self.spent = self.spent.filter(|spent| spent.lasts == 0 || spent.lasts > by);
+        if let Some(spent) = self.spent.as_mut() {
+            spent.lasts = spent.lasts.saturating_sub(by);
+        }
+    }
+
     /// These, and then those.
     pub fn append(&mut self, mut later: Self) {
         self.asks.append(&mut later.asks);

@@ -77,7 +77,17 @@ pub struct Setup {
 /// When the system gives no thread.
 pub fn start(setup: Setup) -> io::Result<Arc<Link>> {
     let link = Arc::new(Link::default());
-    thread::spawn(Member::new(setup, Arc::clone(&link)).run())?;
+    let (member, outlives) = (Member::new(setup, Arc::clone(&link)), Arc::clone(&link));
+    thread::spawn(async move {
+        // Nobody may wait for a task that is no more, whatever became of it.
+        if tokio::spawn(member.run()).await.is_err() {
+            outlives.say(Event::Away {
+                why: "its task has ended: this is a mistake of Penstock's".into(),
+                misconfigured: false,
+            });
+            outlives.closed();
+        }
+    })?;
     Ok(link)
 }
 
@@ -144,8 +154,9 @@ struct Member {
     born: Option<Micros>,
     held: u64,
     released: u64,
-    /// What is to be told and is not in the link any more.
+    /// What is to be told and is not in the link any more, and as of when.
     notes: Notes,
+    noted_at: Nanos,
     /// What left while the store was away: when, and how much.
     debits: Vec<(Nanos, Cost)>,
     /// Since when it has been away.
@@ -184,6 +195,7 @@ impl Member {
             held: 0,
             released: 0,
             notes: Notes::default(),
+            noted_at: 0,
             debits: Vec::new(),
             away_since: None,
             clocks: Clocks::default(),
@@ -240,13 +252,20 @@ impl Member {
             tokio::select! {
                 done = &mut what => return Some(done),
                 () = link.wake.notified() => if self.away {
-                    let notes = link.take_notes();
-                    self.notes.append(notes);
+                    self.take_notes();
                     self.note_debit();
                     self.give_back_asks();
                 },
             }
         }
+    }
+
+    /// Takes up what the gate has to tell. What is left from before has waited meanwhile.
+    fn take_notes(&mut self) {
+        let now = clock::now();
+        self.notes.age(now.saturating_sub(self.noted_at));
+        self.noted_at = now;
+        self.notes.append(self.link.take_notes());
     }
 
     /// Notes when it was that something left without the store.
@@ -278,18 +297,18 @@ impl Member {
 
     /// The store is away: whoever asked comes back, and so does what was to leave in a moment.
     fn lose(&mut self, failure: &Failure) {
-        let notes = self.link.take_notes();
+        self.take_notes();
         let mut denied = Vec::new();
         let mut under_way: Vec<_> = self.under_way.drain().collect();
         under_way.sort_by_key(|(id, _)| *id);
         let mut again = Notes::default();
-        for (_, batch) in under_way {
+        for (_, mut batch) in under_way {
             denied.extend(batch.asks.iter().map(|(ticket, _)| (*ticket, Denial::Lost)));
+            batch.again.age(self.noted_at.saturating_sub(batch.sent));
             again.append(batch.again);
             self.debits.splice(0..0, batch.debits);
         }
         again.append(std::mem::take(&mut self.notes));
-        again.append(notes);
         self.notes = again;
         self.note_debit();
         self.away_since.get_or_insert_with(clock::now);
@@ -446,8 +465,8 @@ impl Member {
 
     /// The next message, with all that is to be told.
     fn message(&mut self) -> (u64, Vec<u8>) {
+        self.take_notes();
         let mut notes = std::mem::take(&mut self.notes);
-        notes.append(self.link.take_notes());
         if notes.settles.len() > MOST_AT_ONCE {
             self.notes.settles = notes.settles.split_off(MOST_AT_ONCE);
         }
@@ -533,6 +552,11 @@ impl Member {
                     self.setup.limits = limits;
                     self.fresh_limits = true;
                 }
+                // What the provider said holds whoever this process is.
+                let Notes { cooldowns, counted, learned, spent, edition, .. } = again;
+                let mut said = Notes { cooldowns, counted, learned, spent, edition, ..Notes::default() };
+                said.append(std::mem::take(&mut self.notes));
+                self.notes = said;
                 return Ok(());
             }
             Answer::Done(done) => done,
@@ -666,8 +690,8 @@ impl Member {
         }
         let mut denied = Vec::new();
         self.unschedule(&mut denied);
+        self.take_notes();
         let mut notes = std::mem::take(&mut self.notes);
-        notes.append(self.link.take_notes());
         self.notes.debit = std::mem::take(&mut notes.debit);
         self.note_debit();
         let now = clock::now();
@@ -681,7 +705,13 @@ impl Member {
             released: self.released + notes.released,
             lease: micros(LEASE),
             settles: settles.collect(),
+            fresh_limits: notes.limits.is_some(),
+            limits: notes.limits.unwrap_or_default(),
             cooldowns: notes.cooldowns,
+            counted: notes.counted,
+            learned: notes.learned,
+            spent: notes.spent,
+            edition: notes.edition.unwrap_or(self.edition),
             debits: self.debits.iter().map(|&(at, cost)| (now.saturating_sub(at), cost)).collect(),
             leaving: true,
             ..Message::default()
@@ -811,6 +841,27 @@ mod tests {
             member.take_in(id, &answer(300, &[1, 2, -1])).unwrap();
             assert!(!member.link.collect().iter().any(is_ready));
         }
+    }
+
+    /// What an answer said is not lost with the process's name, and a cooldown goes on while nobody can be told of it.
+    #[test]
+    fn what_the_provider_said_is_told_again_for_as_long_as_it_still_holds() {
+        let cooldown = |lasts| super::super::wire::Cooldown { dimension: None, period: None, lasts, requested: 0 };
+        let mut member = member();
+        member.link.tell(Notes { cooldowns: vec![cooldown(60 * SECOND)], ..Notes::default() });
+        let (id, _) = member.message();
+        member.take_in(id, &[1, 200, 7]).unwrap();
+        assert!(!member.registered);
+        assert_eq!(member.notes.cooldowns, [cooldown(60 * SECOND)]);
+
+        member.noted_at = clock::now() - 20 * SECOND;
+        member.link.tell(Notes { cooldowns: vec![cooldown(SECOND)], ..Notes::default() });
+        member.lose(&Failure::malformed());
+        let lasts: Vec<_> = member.notes.cooldowns.iter().map(|cooldown| cooldown.lasts / SECOND).collect();
+        assert!(lasts[0] <= 40 && lasts[0] > 30 && lasts[1] == 1, "{lasts:?}");
+        member.noted_at -= 50 * SECOND;
+        member.take_notes();
+        assert_eq!(member.notes.cooldowns, []);
     }
 
     #[test]
