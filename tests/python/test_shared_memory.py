@@ -403,13 +403,14 @@ def test_nobody_waits_for_who_is_stopped_in_the_middle_of_a_decision(store) -> N
 
 
 def test_a_process_that_ends_while_it_waits_is_waited_for_by_nobody(store) -> None:
-    gate = Limiter(requests=per_second(5, burst=1), network_jitter=0.01, store=store)
-    limits = {"requests": per_second(5, burst=1), "network_jitter": 0.01}
-    gate.cooldown(1)
+    limits = {"requests": per_second(5, burst=1), "network_jitter": 0.01, "concurrency": 1}
+    gate = Limiter(store=store, **limits)
+    permit = gate.acquire()
     with worker(ask, store, limits) as (process, queue):
         assert queue.get(timeout=20) == "asks"
         until(lambda: gate.stats().waiting == 1)
         os.kill(process.pid, signal.SIGKILL)
+        permit.release()
         for _ in range(3):
             gate.acquire(timeout=20).release()
     assert gate.stats().waiting == 0

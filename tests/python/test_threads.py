@@ -558,29 +558,25 @@ class TestExceptionsFromOutside:
         limiter = Limiter(concurrency=2, requests=per_second(100_000), tokens=per_second(1_000_000))
 
         def work():
-            while True:
-                try:
-                    while True:
-                        with limiter.permit(3, timeout=1):
-                            pass
-                except Killed:
-                    return
-                except AcquireTimeout:
-                    continue
+            try:
+                at_work.append(threading.get_ident())
+                while True:
+                    with contextlib.suppress(AcquireTimeout), limiter.permit(3, timeout=1):
+                        pass
+            except Killed:
+                return
 
         deadline = time.monotonic() + 2
         random_ = random.Random(5)
         rounds = 0
         while time.monotonic() < deadline and rounds < 60:
             rounds += 1
+            at_work = []
             threads = start([work] * 6)
+            until(lambda: len(at_work) == 6)
             time.sleep(random_.random() / 100)
-            while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    if thread.is_alive():
-                        with contextlib.suppress(AssertionError):
-                            kill(thread)
-                time.sleep(0.001)
+            for thread in threads:
+                kill(thread)  # once: a second one might come when it has left what catches the first
             join(threads)
         assert idle(limiter)
 
