@@ -11,9 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from penstock import _blocking, _parking
+from penstock.calls import Calls, check_retry, settle
 from penstock.journal import Journal
 from penstock.progress import Progress
-from penstock.usage import usage_of
 
 if TYPE_CHECKING:
     import os
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from penstock._core import Permit, Scope
     from penstock.limiter import Limiter
+    from penstock.retry import Retry
 
 #: Threads of a ``map`` whose limiter does not bound concurrency: calls of LLMs wait far more than they work.
 _THREADS = 64
@@ -92,7 +93,7 @@ def _scopes(limiter: Limiter, tokens: Any, count: int) -> list[Scope]:
 async def _admitted(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
     async with scope as permit:
         result = await coroutine
-        _settle(permit, result)
+        settle(permit, result)
         return result
 
 
@@ -114,12 +115,6 @@ def _close(awaitable: object) -> None:
         awaitable.close()
 
 
-def _settle(permit: Permit, result: object) -> None:
-    used = usage_of(result)
-    if used is not None:
-        permit.settle(used.tokens, used.input_tokens, used.output_tokens)
-
-
 def _iterator(function: object, items: Iterable[Any]) -> Iterator[Any]:
     """What a map goes through, once both are what they must be."""
     if not callable(function):
@@ -128,17 +123,6 @@ def _iterator(function: object, items: Iterable[Any]) -> Iterator[Any]:
         return iter(items)
     except TypeError:
         raise TypeError(f"items must be iterable, not {items!r}") from None
-
-
-def _of(value: Any, item: Any) -> Any:
-    return value(item) if callable(value) else value
-
-
-def _cost(tokens: Any, item: Any) -> Any:
-    cost = _of(tokens, item)
-    if cost is None:
-        raise TypeError("tokens must be a whole number, or a function that gives one, not None")
-    return cost
 
 
 def _length(items: object) -> int | None:
@@ -159,6 +143,7 @@ def map_in_threads(
     *,
     tokens: Any,
     key: Any,
+    retry: Retry | None,
     return_exceptions: bool,
     progress: bool,
     journal: str | os.PathLike[str] | None,
@@ -171,6 +156,7 @@ def map_in_threads(
     iterator = _iterator(function, items)
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"function must be a plain function, not {function!r}; for coroutine functions there is amap()")
+    check_retry(retry)
     _blocking.warn("limiter.map()", "use `await limiter.amap()` in a coroutine")
     results: dict[int, Any] = {}
     running: dict[Future[Any], int] = {}
@@ -178,6 +164,7 @@ def map_in_threads(
     with (
         _journal(journal, function) as notes,
         ThreadPoolExecutor(threads, "penstock-map") as pool,
+        Calls(limiter, function, tokens=tokens, key=key, retry=retry, notes=notes) as calls,
         Progress(limiter, _length(items), shown=progress) as shown,
     ):
 
@@ -201,7 +188,7 @@ def map_in_threads(
                     results[index] = notes.recall(name)
                     shown.step()
                     continue
-                permit = _parking.acquire(limiter, tokens=_cost(tokens, item), key=_of(key, item))
+                permit = _parking.acquire(limiter, **calls.terms(item))
             except Exception as error:
                 if not return_exceptions:
                     raise
@@ -209,7 +196,7 @@ def map_in_threads(
                 shown.step()
                 continue
             context = contextvars.copy_context()
-            running[pool.submit(context.run, _call, permit, function, item, notes, name)] = index
+            running[pool.submit(context.run, calls.make, permit, item, name)] = index
         while running:
             collect(wait(running, return_when=FIRST_COMPLETED).done)
     return _ordered(results)
@@ -217,29 +204,6 @@ def map_in_threads(
 
 def _journal(path: str | os.PathLike[str] | None, function: object) -> AbstractContextManager[Journal | None]:
     return contextlib.nullcontext() if path is None else Journal(path, function)
-
-
-def _call(permit: Permit, function: Callable[[Any], Any], item: Any, notes: Journal | None, name: str) -> Any:
-    with permit:
-        permit.resume()
-        result = function(item)
-        _settle(permit, result)
-    return result if notes is None else notes.note(name, result)
-
-
-async def _acall(
-    permit: Permit, function: Callable[[Any], Awaitable[Any]], item: Any, notes: Journal | None, name: str
-) -> Any:
-    with permit:
-        permit.resume()
-        called = function(item)
-        if not inspect.isawaitable(called):
-            raise TypeError(
-                f"function must be a coroutine function, but {function!r} gave {called!r}; there is map() for others"
-            )
-        result = await called
-        _settle(permit, result)
-    return result if notes is None else notes.note(name, result)
 
 
 async def amap(
@@ -262,6 +226,7 @@ def astream(
     limiter: Limiter, function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], **terms: Any
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """See `Limiter.astream`."""
+    check_retry(terms["retry"])
     return _astream(limiter, function, _iterator(function, items), _length(items), **terms)
 
 
@@ -273,6 +238,7 @@ async def _astream(
     *,
     tokens: Any,
     key: Any,
+    retry: Retry | None,
     return_exceptions: bool,
     progress: bool,
     journal: str | os.PathLike[str] | None,
@@ -290,7 +256,7 @@ async def _astream(
         elif not feeder.cancelled():  # the call cancelled itself: asyncio.gather, too, counts that as its failure
             finished.put_nowait((index, None, asyncio.CancelledError()))
 
-    async def feed(notes: Journal | None) -> None:
+    async def feed(calls: Calls, notes: Journal | None) -> None:
         for index, item in enumerate(items):
             await ahead.acquire()
             try:
@@ -298,11 +264,11 @@ async def _astream(
                 if notes is not None and notes.knows(name):
                     finished.put_nowait((index, notes.recall(name), None))
                     continue
-                permit = await limiter.aacquire(_cost(tokens, item), key=_of(key, item))
+                permit = await limiter.aacquire(**calls.terms(item))
             except Exception as error:  # noqa: BLE001  it is this item's, and is told as such
                 finished.put_nowait((index, None, error))
                 continue
-            task = asyncio.create_task(_acall(permit, function, item, notes, name))
+            task = asyncio.create_task(calls.amake(permit, item, name))
             running.add(task)
             task.add_done_callback(functools.partial(done, index, permit))
             del permit  # its call's alone from here on
@@ -316,7 +282,8 @@ async def _astream(
         finished.put_nowait(None)
 
     with _journal(journal, function) as notes:
-        feeder = asyncio.create_task(feed(notes))
+        calls = Calls(limiter, function, tokens=tokens, key=key, retry=retry, notes=notes)
+        feeder = asyncio.create_task(feed(calls, notes))
         feeder.add_done_callback(fed)
         try:
             with Progress(limiter, length, shown=progress) as shown:
@@ -328,7 +295,10 @@ async def _astream(
                     shown.step()
                     yield index, result if error is None else error
         finally:
-            left = [feeder, *running]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await _end([feeder, *running])
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

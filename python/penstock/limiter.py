@@ -259,6 +259,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -271,6 +272,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -283,6 +285,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[Any], int] = 0,
         key: str | int | Callable[[Any], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -297,6 +300,8 @@ class Limiter(_core.Limiter):
             items: what to call it with.
             tokens: estimated tokens of each call, or a function of the item.
             key: whom each call belongs to, or a function of the item.
+            retry: how a failed call is tried again, as in `limit`: each attempt with a permit of its own. None by
+                default: the first failure of a call is its last.
             return_exceptions: whether an exception stands among the results; otherwise the first is raised, and
                 calls that have not started are not made.
             progress: whether to show on stderr how many are done; only if that is a terminal.
@@ -317,6 +322,7 @@ class Limiter(_core.Limiter):
             items,
             tokens=tokens,
             key=key,
+            retry=retry,
             return_exceptions=return_exceptions,
             progress=progress,
             journal=journal,
@@ -330,6 +336,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -342,6 +349,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -354,6 +362,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[Any], int] = 0,
         key: str | int | Callable[[Any], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -371,6 +380,7 @@ class Limiter(_core.Limiter):
             items,
             tokens=tokens,
             key=key,
+            retry=retry,
             return_exceptions=return_exceptions,
             progress=progress,
             journal=journal,
@@ -384,6 +394,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -396,6 +407,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[T], int] = 0,
         key: str | int | Callable[[T], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -408,6 +420,7 @@ class Limiter(_core.Limiter):
         *,
         tokens: int | Callable[[Any], int] = 0,
         key: str | int | Callable[[Any], str | int | None] | None = None,
+        retry: Retry | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
@@ -424,6 +437,7 @@ class Limiter(_core.Limiter):
             items,
             tokens=tokens,
             key=key,
+            retry=retry,
             return_exceptions=return_exceptions,
             progress=progress,
             journal=journal,

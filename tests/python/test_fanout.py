@@ -9,13 +9,17 @@ import itertools
 import threading
 import types
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 from loops import IDLE, LOOPS, lasting, run, spent, standing, turns, until
 
 import penstock
-from penstock import Limiter, per_second
+from penstock import Limiter, Retry, per_second
+from penstock.testing import virtual_time
 
 
 async def give(value: Any, steps: int = 1) -> Any:
@@ -429,6 +433,84 @@ def test_what_ends_a_process_is_no_result_of_a_map(ending: type[BaseException]) 
     with pytest.raises(ending):
         limiter.map(call, range(3), return_exceptions=True)
     assert standing(limiter) == IDLE
+
+
+def refusal() -> openai.RateLimitError:
+    """What openai raises for a 429 that says nothing more."""
+    response = httpx2.Response(429, request=httpx2.Request("POST", "http://provider/v1/chat/completions"))
+    return openai.RateLimitError("429", response=response, body=None)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_a_call_of_a_map_is_tried_again_with_a_permit_of_its_own(kind: str, tmp_path: Path) -> None:
+    limiter = Limiter(requests=lasting(1_000), tokens=lasting(100_000), concurrency=2)
+    made: list[int] = []
+
+    def call(item: int) -> int:
+        made.append(item)
+        if item == 3 and made.count(item) < 3:
+            raise refusal()
+        return item
+
+    journal = tmp_path / "journal"
+    with virtual_time():
+        results = dict(all_maps(limiter))[kind](call, range(5), tokens=10, retry=Retry(3), journal=journal)
+    assert results == [0, 1, 2, 3, 4]
+    assert sorted(made) == [0, 1, 2, 3, 3, 3, 4]
+    assert limiter.stats().attempts == 7
+    assert limiter.stats().as_dict()["in_flight"] == 0
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == 6  # the line at the top, and each result once
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_a_call_of_a_map_that_is_given_up_ends_with_what_it_raised(kind: str) -> None:
+    limiter = Limiter(requests=lasting(1_000), concurrency=2)
+
+    def call(item: int) -> int:
+        raise refusal()
+
+    with virtual_time():
+        with pytest.raises(openai.RateLimitError) as ended:
+            dict(all_maps(limiter))[kind](call, [1], retry=Retry(3))
+        assert ended.value.penstock.attempts == 3  # type: ignore[attr-defined]
+        (result,) = dict(all_maps(limiter))[kind](call, [1], retry=Retry(2), return_exceptions=True)
+    assert result.penstock.attempts == 2
+    assert limiter.stats().attempts == 5
+    assert limiter.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_without_retry_a_map_tries_nothing_again(kind: str) -> None:
+    limiter = Limiter(requests=lasting(1_000))
+    made: list[int] = []
+
+    def call(item: int) -> int:
+        made.append(item)
+        raise refusal()
+
+    with pytest.raises(openai.RateLimitError):
+        dict(all_maps(limiter))[kind](call, [1])
+    assert made == [1]
+    with pytest.raises(TypeError, match="retry must be a Retry or None, not 3"):
+        dict(all_maps(limiter))[kind](call, [1], retry=3)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_a_map_that_ends_waits_for_nobodys_next_attempt(kind: str) -> None:
+    limiter = Limiter(requests=lasting(1_000))
+    failed = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 0:
+            failed.set()
+            raise ConnectionError  # and is tried again in an hour: the test would not outlast that
+        failed.wait(30)  # in threads the second may come first
+        raise LookupError
+
+    patient = Retry(3, initial=3_600, max_delay=3_600, jitter=None, on=ConnectionError)
+    with pytest.raises(LookupError):
+        dict(all_maps(limiter))[kind](call, range(2), retry=patient)
+    assert limiter.stats().in_flight == 0
 
 
 @pytest.mark.parametrize("kind", MAPS)

@@ -33,7 +33,7 @@ governing
 limiter
 identity fanout decorate
 retry scoping budgets
-streams
+streams calls
 _parking failures
 errors arguments journal progress usage stats rates wrapping _bells _watching _blocking
 _core

@@ -103,6 +103,7 @@ def threads() -> None:
         permit.release()
     assert_type(limiter.map(len, ["a", "b"], tokens=estimate_tokens), list[int])
     assert_type(limiter.map(len, ["a", "b"], return_exceptions=True), list[int | BaseException])
+    assert_type(limiter.map(len, ["a", "b"], retry=Retry(3), journal="lengths.jsonl"), list[int])
     limiter.map(len, [1, 2])  # type: ignore[arg-type]
     limiter.permit(10, 1)  # type: ignore[call-arg]
     limiter.permit(tokens="10")  # type: ignore[arg-type]
@@ -117,7 +118,7 @@ async def tasks() -> None:
     assert_type(await Service().method("a"), bytes)
     assert_type(await limiter.gather(coroutine("a"), coroutine("b"), tokens=[1, 2]), list[int])
     assert_type(await limiter.gather(coroutine("a"), return_exceptions=True), list[int | BaseException])
-    assert_type(await limiter.amap(coroutine, ["a", "b"], key="tenant"), list[int])
+    assert_type(await limiter.amap(coroutine, ["a", "b"], key="tenant", retry=Retry(3)), list[int])
     assert_type(await limiter.amap(coroutine, ["a"], return_exceptions=True), list[int | BaseException])
     async for index, result in limiter.astream(coroutine, ["a", "b"]):
         assert_type(index, int)
