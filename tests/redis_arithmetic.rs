@@ -316,7 +316,7 @@ fn buckets_are_those_of_the_core_whatever_happens() {
     {
         let alone = rates.iter().all(|(of, _)| rates.iter().filter(|(other, _)| other == of).count() == 1);
         let change = if alone { Change::Periods } else { Change::Nothing };
-        run(&server, &format!("bucket-{number}"), rates, 1_500, change);
+        run(&server, &format!("bucket-{number}"), rates, 500, change);
     }
 }
 
@@ -335,8 +335,8 @@ fn windows_are_those_of_the_core_but_for_where_a_slice_begins() {
     .iter()
     .enumerate()
     {
-        run(&server, &format!("window-{number}"), rates, 1_500, Change::Nothing);
+        run(&server, &format!("window-{number}"), rates, 500, Change::Nothing);
     }
     let rates = vec![(Dimension::Requests, rate(60, MINUTE, 30)), (Dimension::Tokens, rate(9_000, MINUTE, 4_000))];
-    run(&server, "window-amounts", &rates, 1_500, Change::Amounts);
+    run(&server, "window-amounts", &rates, 500, Change::Amounts);
 }
