@@ -9,6 +9,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,30 @@ def test_signatures_are_those_of_the_contract() -> None:
     assert str(inspect.signature(penstock.Rate)) == "(amount, per, *, burst=None, window=True)"
     settle = inspect.signature(penstock.Permit.settle)
     assert str(settle) == "(self, /, tokens=None, input_tokens=None, output_tokens=None)"
+
+
+@pytest.mark.parametrize(
+    ("public", "names"),
+    [
+        (Limiter.limit, "tokens requests input_tokens output_tokens key priority timeout retry usage"),
+        (Limiter.gather, "awaitables return_exceptions tokens progress"),
+        (Limiter.map, "function items tokens key retry return_exceptions progress journal"),
+        (Limiter.amap, "function items tokens key retry return_exceptions progress journal"),
+        (Limiter.astream, "function items tokens key retry return_exceptions progress journal"),
+        (Limiter.observe, "status headers body"),
+        (Limiter.cooldown, "seconds"),
+        (Limiter.update, "requests tokens input_tokens output_tokens concurrency"),
+        (penstock.Retry, "attempts initial factor max_delay jitter deadline on budget"),
+        (penstock.RetryBudget, "ratio minimum per_minute"),
+        (penstock.budget, "calls tokens seconds"),
+        (penstock.govern, "obj limiter retry stream_usage"),
+        (penstock.install, "limiter hosts retry stream_usage"),
+        (penstock.scope, "key priority timeout label"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_arguments_are_those_of_the_contract(public: Any, names: str) -> None:
+    assert [name for name in inspect.signature(public).parameters if name != "self"] == names.split()
 
 
 def test_shown_defaults_are_the_real_ones() -> None:
