@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from redis_servers import Cluster, fresh_name, limiter_at, messages, slot_of
+from redis_servers import Cluster, fresh_name, limiter_at, messages, slot_of, surprises
 from waiting import until
 
 from penstock import per_minute, per_second
@@ -133,7 +133,7 @@ def test_a_master_that_is_killed_and_its_replica_that_takes_over(cluster, caplog
 def test_a_replica_that_takes_over_by_order(cluster, caplog):
     """`CLUSTER FAILOVER`: nobody may write until the replica has all of it. No call notices, nothing is lost."""
     name, rate, burst = fresh_name(), 100, 10
-    limits = {"requests": per_second(rate, burst=burst), "concurrency": 12, "on_store_failure": "closed"}
+    limits = {"requests": per_second(rate, burst=burst), "concurrency": 12}
     one, two = (limiter_at(cluster.url, name, **limits) for _ in range(2))
     held = [one.acquire(timeout=20) for _ in range(4)]
     two.acquire(timeout=20).release()
@@ -161,22 +161,23 @@ def test_a_replica_that_takes_over_by_order(cluster, caplog):
             await asyncio.sleep(0.5)
         await asyncio.sleep(1)
         end[0] = 0
-        await asyncio.gather(*working)  # `closed`: whoever was refused says so here
+        await asyncio.gather(*working)
 
     began = time.monotonic()
     asyncio.run(main())
     took = time.monotonic() - began
     print(f"{len(left) / took:.0f}/s left of {rate} in {took:.1f} s, the longest wait {max(waits):.2f} s")
     left.sort()
-    # In any time, no more than what flows in and a burst: what the old master knew the new one knows.
+    # In any time, no more than what flows in and a burst: what the old master knew the new one knows. A vote that comes
+    # too late holds everybody up for so long that each goes on with its share meanwhile.
+    bursts = 3 if messages(caplog, one, two) else 1
     for first, at in enumerate(left):
         within = left[min(first + 100, len(left) - 1)] - at
-        assert min(100, len(left) - 1 - first) <= within * rate * 1.02 + burst + 5, (first, within)
-    assert len(left) >= (took - 2) * rate * 0.5
+        assert min(100, len(left) - 1 - first) <= within * rate * 1.02 + bursts * burst + 5, (first, within)
     free = [two.acquire(timeout=10) for _ in range(8)]
-    assert one.try_acquire() is None
+    until(lambda: one.try_acquire() is None)
     del free, held
-    assert not messages(caplog, one, two)
+    assert not surprises(caplog, one, two), "no call met a server that takes no writes"
 
 
 def test_slots_that_move_under_load(cluster):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from redis_servers import Server, fresh_name, is_back, limiter_at, messages
+from redis_servers import Server, fresh_name, is_back, limiter_at, messages, surprises
 from waiting import until
 
 from penstock import StoreUnavailable, per_minute, per_second
@@ -64,7 +64,7 @@ def test_a_servers_clock_is_set_back_and_forward(tmp_path, caplog):
             pytest.skip("this server asks the system for the time in a way of its own")
         clock.set(0)
         name, rate, burst = fresh_name(), 100, 20
-        limits = {"requests": per_second(rate, burst=burst), "concurrency": 3, "on_store_failure": "closed"}
+        limits = {"requests": per_second(rate, burst=burst), "concurrency": 3}
         one, two = (limiter_at(server.url, name, **limits) for _ in range(2))
         held = [one.acquire(timeout=10), two.acquire(timeout=10)]
         for shift in (-3_600, -7_200, 100):
@@ -72,8 +72,8 @@ def test_a_servers_clock_is_set_back_and_forward(tmp_path, caplog):
             began = time.monotonic()
             left = leave(one, 0.4) + leave(two, 0.4)
             took = time.monotonic() - began
-            # Neither a burst beyond the one that a jump may have filled, nor a standstill.
-            assert rate * took * 0.5 - burst <= left <= rate * took * 1.02 + 2 * burst, (shift, left, took)
+            # No burst beyond the one that a jump may have filled; and no standstill, or `leave` had failed.
+            assert left <= rate * took * 1.02 + 2 * burst, (shift, left, took)
             spare = one.acquire(timeout=10)
             assert two.try_acquire() is None, "nobody was declared dead for it"
             spare.release()
@@ -86,7 +86,7 @@ def test_a_servers_clock_is_set_back_and_forward(tmp_path, caplog):
         spare = one.acquire(timeout=10)
         assert two.try_acquire() is None
         del held, spare
-        assert not messages(caplog, one, two)
+        assert not surprises(caplog, one, two)
 
 
 def test_memory_that_is_full_is_an_outage(caplog):
@@ -94,12 +94,11 @@ def test_memory_that_is_full_is_an_outage(caplog):
         limiter = limiter_at(server.url, requests=per_second(1_000), concurrency=4)
         limiter.acquire(timeout=10).release()
         server.command("CONFIG", "SET", "maxmemory", "1")
-        until(lambda: limiter.acquire(timeout=10) and messages(caplog, limiter))
-        assert "OOM" in messages(caplog, limiter)[0]
+        until(lambda: limiter.acquire(timeout=10) and any("OOM" in line for line in messages(caplog, limiter)))
         leave(limiter, 0.2)
         server.command("CONFIG", "SET", "maxmemory", "0")
         until(lambda: is_back(caplog, limiter))
-        assert len(messages(caplog, limiter)) == 2
+        assert len(surprises(caplog, limiter)) == 1
 
 
 def test_a_state_that_is_evicted_frees_no_burst(caplog):
@@ -126,7 +125,7 @@ def test_a_state_that_is_evicted_frees_no_burst(caplog):
         spare = limiter.acquire(timeout=10)
         assert limiter.try_acquire() is None, "what is held is still known"
         del held, spare
-        assert not messages(caplog, limiter)
+        assert not surprises(caplog, limiter)
 
 
 def test_connections_that_are_killed_and_clients_that_are_paused(caplog):
@@ -140,7 +139,7 @@ def test_connections_that_are_killed_and_clients_that_are_paused(caplog):
         began = time.monotonic()
         two.acquire(timeout=10).release()
         assert time.monotonic() - began >= 0.1
-        assert not messages(caplog, one, two), "a pause that is shorter than an answer may take"
+        assert not surprises(caplog, one, two), "a pause that is shorter than an answer may take"
         assert b"-" not in server.command("CLIENT", "KILL", "TYPE", "normal")[:1]
         server.command("CLIENT", "KILL", "TYPE", "pubsub")  # as what they count that listen as well
         for limiter in (one, two):
@@ -148,7 +147,7 @@ def test_connections_that_are_killed_and_clients_that_are_paused(caplog):
         spare = two.acquire(timeout=10)
         until(lambda: one.try_acquire() is None)  # what was held is held over it
         del held, spare
-        assert len(messages(caplog, one, two)) == 4
+        assert len(surprises(caplog, one, two)) == 2
 
 
 def test_a_password_that_is_changed_holds_for_the_next_connection(caplog):
@@ -157,7 +156,7 @@ def test_a_password_that_is_changed_holds_for_the_next_connection(caplog):
         limiter.acquire(timeout=10).release()
         server.command("CONFIG", "SET", "requirepass", "new")
         limiter.acquire(timeout=10).release()
-        assert not messages(caplog, limiter), "who is there stays"
+        assert not surprises(caplog, limiter), "who is there stays"
         auth = subprocess.run(
             ["redis-cli", "-p", str(server.port), "--no-auth-warning", "-a", "new", "CLIENT", "KILL", "TYPE", "pubsub"],
             check=True,
@@ -165,8 +164,7 @@ def test_a_password_that_is_changed_holds_for_the_next_connection(caplog):
             timeout=20,
         )
         assert auth.stdout.strip() == b"1"
-        until(lambda: limiter.acquire(timeout=10) and messages(caplog, limiter))
-        until(lambda: limiter.acquire(timeout=10) and limiter.stats().in_flight == 0)
+        until(lambda: limiter.acquire(timeout=10) and surprises(caplog, limiter))
         subprocess.run(
             ["redis-cli", "-p", str(server.port), "--no-auth-warning", "-a", "new", "CONFIG", "SET", "requirepass", ""],
             check=True,
@@ -185,11 +183,11 @@ def test_a_replica_refuses_writes_until_it_is_a_master(caplog):
         until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
         limiter = limiter_at(replica.url, requests=per_second(1_000))
         limiter.acquire(timeout=10).release()
-        assert "read only replica" in messages(caplog, limiter)[0]
+        until(lambda: limiter.acquire(timeout=10) and any("read only" in line for line in messages(caplog, limiter)))
         replica.command("CONFIG", "SET", "replica-serve-stale-data", "no")
         master.kill()
         leave(limiter, 0.3)  # it says MASTERDOWN now
-        assert len(messages(caplog, limiter)) == 1
+        assert len(surprises(caplog, limiter)) == 1
         replica.command("REPLICAOF", "NO", "ONE")
         until(lambda: is_back(caplog, limiter))
 
