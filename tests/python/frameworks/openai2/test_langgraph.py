@@ -132,10 +132,10 @@ def test_an_entrypoint_is_governed_as_a_graph_is(provider) -> None:
 @pytest.mark.parametrize("make", [openai, plain])
 @pytest.mark.parametrize("refresh_on", ["auto", "heartbeat"])
 def test_a_node_that_queues_is_not_idle(provider, make, refresh_on) -> None:
-    # The fifth of five calls queues for 2 seconds: four times its idle timeout.
+    # The fifth of five calls queues for 2 seconds: twice its idle timeout.
     limiter = Limiter(requests=Rate(2, 1, burst=1, window=False))
     llm = penstock.govern(make(provider), limiter)
-    timeout = TimeoutPolicy(idle_timeout=0.5, refresh_on=refresh_on)
+    timeout = TimeoutPolicy(idle_timeout=1.0, refresh_on=refresh_on)
     graph = fan_out(aasking(llm), timeout=timeout)
     assert len(asyncio.run(graph.ainvoke(start(5)))["texts"]) == 5
     assert len(provider.log) == 5
@@ -145,7 +145,7 @@ def test_a_node_that_queues_is_not_idle(provider, make, refresh_on) -> None:
 def test_a_node_that_waits_for_a_retry_is_not_idle(provider) -> None:
     provider.inject(Fault("throttled", retry_after=2, times=1))
     limiter = Limiter(requests=600)
-    graph = fan_out(aasking(penstock.govern(openai(provider), limiter)), timeout=TimeoutPolicy(idle_timeout=0.5))
+    graph = fan_out(aasking(penstock.govern(openai(provider), limiter)), timeout=TimeoutPolicy(idle_timeout=1.0))
     assert len(asyncio.run(graph.ainvoke(start(1)))["texts"]) == 1
     assert len(provider.log) == 2
 
