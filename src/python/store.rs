@@ -87,6 +87,8 @@ fn shared(py: Python<'_>, name: &str, config: Config, on_conflict: &str) -> PyRe
         "replace" => OnConflict::Replace,
         _ => OnConflict::Error,
     };
+    // Not when the first call waits: a child that is forked while a thread imports a module can never import it.
+    py.import("penstock._watching")?;
     Gate::over_shared_memory(name, config, on_conflict, clock::now()).map_err(|trouble| match trouble {
         Trouble::Name(message) | Trouble::Conflict(message) => PyValueError::new_err(message),
         Trouble::Unusable(message) => super::errors::store_unavailable(py, message),
