@@ -476,6 +476,25 @@ def test_a_fork_that_waits_is_woken(store) -> None:
     assert gate.stats().in_flight == 0
 
 
+def test_a_wait_imports_nothing(store) -> None:
+    """A child that is forked while a thread imports a module waits for that for ever, if it needs the module, too."""
+    code = f"""
+import sys, threading, time
+from penstock import Limiter
+gate = Limiter(concurrency=1, store={store!r})
+before = set(sys.modules)
+permit = gate.acquire()
+waiting = threading.Thread(target=lambda: gate.acquire().release())
+waiting.start()
+while gate.stats().waiting == 0:
+    time.sleep(0.001)
+permit.release()
+waiting.join()
+print(sorted(set(sys.modules) - before))
+"""
+    assert run(code) == "[]\n"
+
+
 @pytest.mark.slow
 def test_forks_while_threads_are_at_work(store) -> None:
     gate = Limiter(requests=Rate(10**9, 1), concurrency=4, store=store)
