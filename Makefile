@@ -36,11 +36,14 @@ check: .venv/.wheel ## The inner loop: formatting, lints, the core's tests, the 
 	$(BIN)/ruff format --check --quiet .
 	@$(MAKE) --no-print-directory -j 2 check-rust check-python
 
+# Tests of the core that take many seconds; `make test` runs them.
+SLOW := the_documentation_shows_these_figures
+
 .PHONY: check-rust check-python
 check-rust: export MAKEFLAGS = # cargo has jobs of its own
 check-rust:
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
-	PENSTOCK_FUZZ_ITERATIONS=20000 $(CARGO) test --quiet
+	PENSTOCK_FUZZ_ITERATIONS=20000 $(CARGO) test --quiet -- $(addprefix --skip ,$(SLOW))
 check-python:
 	$(BIN)/python -m pytest -m "not slow"
 

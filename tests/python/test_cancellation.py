@@ -744,7 +744,7 @@ class Random:
                 task.cancel()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("exact", [False, True])
 def test_random_interleavings_lose_nothing(seed: int, exact: bool, kind: str) -> None:
     requests, tokens = [Rate(2_000, 0.01, burst=1_000)], [Rate(1_000, 0.01, burst=500)]

@@ -504,6 +504,7 @@ BODIES = st.dictionaries(st.sampled_from(NAMES.split()), JSON) | st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["/v1/chat/completions", "/v1/embeddings"]),

@@ -623,6 +623,7 @@ def test_a_call_that_cancels_itself_is_told() -> None:
     assert standing(limiter) == IDLE
 
 
+@pytest.mark.slow
 def test_a_million_items_need_no_million_tasks() -> None:
     limiter = Limiter(concurrency=100)
     most = taken = 0

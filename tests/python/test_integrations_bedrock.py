@@ -180,6 +180,7 @@ def test_threads_of_boto3_share_a_client(provider: FakeProvider, mode: str) -> N
     assert standing(limiter) == IDLE
 
 
+@pytest.mark.slow
 def test_boto3_is_refused_for_no_longer_than_the_gate_tries(provider: FakeProvider) -> None:
     """Three requests each at the most, and fewer where many fail at once, however often boto3 was told to try."""
     pytest.importorskip("boto3")
