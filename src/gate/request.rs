@@ -37,7 +37,8 @@ impl Request<'_> {
     }
 }
 
-/// The right to make one call, to be given back with [`Gate::release`] or [`Gate::abandon`].
+/// The right to make one call, to be given back with [`Gate::release`](super::Gate::release) or
+/// [`Gate::abandon`](super::Gate::abandon).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a grant holds a slot until it is released"]
 pub struct Grant {
