@@ -176,7 +176,8 @@ def test_who_calls_again_is_answered_without_a_request(sdk: Sdk) -> None:
     gate = limiter()
 
     async def play(client: Any, say: Any) -> None:
-        penstock.govern(client, gate, retry=Retry(attempts=ATTEMPTS, initial=0.2, jitter="none"))
+        # Remembered for eight seconds, which a busy machine does not outlast.
+        penstock.govern(client, gate, retry=Retry(attempts=ATTEMPTS, initial=0.02, factor=20.0, jitter="none"))
         text = words()
         for kind, settings, count in (("error", {}, ATTEMPTS), ("insufficient_quota", {}, 1)):
             before = provider.summary().sent
