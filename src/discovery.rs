@@ -8,7 +8,8 @@
 //! seconds or round trips in which calls wait, up to the first refusal (as TCP's slow start does); then it falls a little
 //! below what the provider took in the minute before. The rate that was refused is remembered as a ceiling: the rate rises
 //! to just below it, stays there, and goes beyond only now and then, to see whether the limit is still the same (as CUBIC
-//! does: Ha, Rhee and Xu, 2008); each time that it is, the next time is twice as far away.
+//! does: Ha, Rhee and Xu, 2008); each time that it is, the next time is twice as far away. A bucket takes more than its limit
+//! until it is empty; what it takes from there to the next refusal is the limit.
 
 use std::time::Duration;
 
@@ -50,10 +51,13 @@ const RISE: (Nanos, u64) = (15 * SECOND, 1);
 const BELOW: u64 = 980;
 /// How long it stays there before it goes beyond, doubled each time that it is refused where it was before.
 const STAYS: Nanos = 2 * MINUTE;
-/// The longest it stays is this power of two of it.
-const LONGEST_STAY: u32 = 4;
+/// The longest it stays is this power of two of it: an hour.
+const LONGEST_STAY: u32 = 5;
 /// How often it rises beyond: a window of a minute is to be over before the next step.
 const BEYOND: Nanos = MINUTE;
+/// What left between two refusals, so far apart, is what flowed in: a bucket was empty at both. Where that is much less than
+/// what left in the minute before, in thousandths of it, something else was the matter.
+const MEASURED: (Nanos, u64) = (10 * SECOND, 800);
 /// Two rates that were refused are the same limit if they differ by no more than one part in so many.
 const SAME: u64 = 20;
 
@@ -84,11 +88,13 @@ impl Origin {
 struct Sent {
     seconds: [Cost; 60],
     last: u64,
+    /// All that ever left.
+    ever: Cost,
 }
 
 impl Default for Sent {
     fn default() -> Self {
-        Self { seconds: [Cost::default(); 60], last: 0 }
+        Self { seconds: [Cost::default(); 60], last: 0, ever: Cost::default() }
     }
 }
 
@@ -111,6 +117,7 @@ impl Sent {
         self.turn(now);
         let place = Self::place(self.last);
         self.seconds[place] = self.seconds[place].plus(*cost);
+        self.ever = self.ever.plus(*cost);
     }
 
     fn sum(&mut self, dimension: Dimension, now: Nanos) -> u64 {
@@ -132,6 +139,10 @@ struct Tried {
     failures: u32,
     /// The rate that was refused last.
     ceiling: Option<Ceiling>,
+    /// The one before it, beyond which the rate rose.
+    passed: Option<Ceiling>,
+    /// When it fell last, and what had left by then.
+    fell: Option<(Nanos, u64)>,
 }
 
 /// A rate that was refused.
@@ -146,7 +157,7 @@ struct Ceiling {
 
 impl Tried {
     fn new(dimension: Dimension, amount: u64, changed: Nanos) -> Self {
-        Self { dimension, amount, changed, refused: None, failures: 0, ceiling: None }
+        Self { dimension, amount, changed, refused: None, failures: 0, ceiling: None, passed: None, fell: None }
     }
 
     /// By how much it rises next, and how long after the last change; nothing while it stays below the ceiling.
@@ -164,25 +175,42 @@ impl Tried {
         (now >= ceiling.since.saturating_add(stays)).then_some((BEYOND, more))
     }
 
-    /// It was refused, when the provider had `taken` so much in the minute before.
-    fn fall(&mut self, taken: u64, least: u64, now: Nanos) {
+    /// It was refused, when the provider had `taken` so much in the minute before, and so much had left for `ever`.
+    fn fall(&mut self, taken: u64, ever: u64, least: u64, now: Nanos) {
         // Of one that ran at its rate, what was taken is the rate but for rounding.
         let ran = self.amount.abs_diff(taken) <= self.amount / SAME;
         let taken = if ran { self.amount } else { taken.clamp(least, self.amount.max(least)) };
         let soon = self.ceiling.is_some_and(|ceiling| now < ceiling.since.saturating_add(SOON));
+        let measured = self.measured(ever, now).filter(|flow| soon && *flow >= parts(taken, MEASURED.1));
+        let taken = measured.map_or(taken, |flow| flow.clamp(least, taken.max(least)));
         let part = match (self.ceiling, soon) {
             (None, _) => FALLS.0,
             (_, true) => FALLS.1,
             (_, false) => FALLS.2,
         };
-        let found = match self.ceiling {
-            Some(ceiling) if soon => ceiling.found,
-            Some(ceiling) if ceiling.amount.abs_diff(taken) <= ceiling.amount / SAME => ceiling.found.saturating_add(1),
+        let same = |ceiling: &Ceiling| ceiling.amount.abs_diff(taken) <= ceiling.amount / SAME;
+        let found = match (self.passed.filter(same), self.ceiling) {
+            // It was passed for as long as a bucket lasted.
+            (Some(passed), _) if soon => passed.found.saturating_add(1),
+            (_, Some(ceiling)) if soon => ceiling.found,
+            (_, Some(ceiling)) if same(&ceiling) => ceiling.found.saturating_add(1),
             _ => 0,
         };
+        if soon {
+            self.passed = self.passed.filter(|passed| !same(passed));
+        }
         self.ceiling = Some(Ceiling { amount: taken, since: now, found });
         self.amount = taken.saturating_sub(parts(taken, part)).max(least);
         self.changed = now;
+        self.fell = Some((now, ever));
+    }
+
+    /// What has left in a minute since it fell last, if that can be told.
+    fn measured(&self, ever: u64, now: Nanos) -> Option<u64> {
+        let (since, before) = self.fell?;
+        let passed = now.checked_sub(since).filter(|passed| *passed >= MEASURED.0)?;
+        let flow = u128::from(ever.saturating_sub(before)) * u128::from(MINUTE) / u128::from(passed);
+        u64::try_from(flow).ok()
     }
 
     /// Another process has tried it: what that one met, this one need not meet as well.
@@ -206,7 +234,7 @@ impl Tried {
         self.amount = self.amount.saturating_add(more).min(most);
         self.changed = now;
         if self.ceiling.is_some_and(|ceiling| self.amount > ceiling.amount.saturating_add(ceiling.amount / SAME)) {
-            self.ceiling = None; // the limit is another now
+            self.passed = self.ceiling.take(); // the limit is another now, or a bucket
         }
     }
 }
@@ -499,6 +527,7 @@ impl Discovery {
             return None;
         }
         let taken = self.sent.sum(dimension, now).saturating_mul(self.sharers);
+        let ever = self.sent.ever.get(dimension).saturating_mul(self.sharers);
         let least = if dimension == Dimension::Requests { LEAST.0 } else { LEAST.1 };
         let place = self.tried.iter().position(|tried| tried.dimension == dimension).unwrap_or_else(|| {
             // Until now nothing held it back.
@@ -515,7 +544,7 @@ impl Discovery {
             // A window that is full stays so however slowly calls come: it is the hold that grows.
             return Some((dimension, now.saturating_add(HOLD << tried.failures.min(LONGEST_HOLD))));
         }
-        tried.fall(taken, least, now);
+        tried.fall(taken, ever, least, now);
         changed.push(dimension);
         Some((dimension, now.saturating_add(HOLD)))
     }

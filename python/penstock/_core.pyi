@@ -637,6 +637,81 @@ class UsageReader:
     def provider(self) -> str:
         """Whose answer it is: as given, or as its headers show."""
 
+    @property
+    def json(self) -> bool:
+        """Whether its headers say that the answer is one piece of JSON."""
+
+    @property
+    def encoding(self) -> str:
+        """How its headers say that the body is compressed; empty if it is not."""
+
+@final
+class Sent:
+    """What is read of a request before it is sent. What authenticates it is not shown.
+
+    Args:
+        method: of the request.
+        host: that it goes to.
+        port: if it is not the usual one.
+        path: of its URL, with the query.
+        headers: of the request, as pairs.
+        secret: what authenticates it besides its headers.
+
+    Raises:
+        TypeError: for headers that are none.
+    """
+
+    def __new__(
+        cls,
+        method: str,
+        host: str,
+        port: int | None,
+        path: bytes,
+        headers: Iterable[tuple[_Text, _Text]],
+        secret: str = "",
+    ) -> Self: ...
+    @property
+    def method(self) -> str:
+        """Its method."""
+
+    @property
+    def host(self) -> str:
+        """The host that it goes to."""
+
+    @property
+    def port(self) -> int | None:
+        """The port, if it is not the usual one."""
+
+    @property
+    def path(self) -> str:
+        """The path of its URL, with the query."""
+
+    @property
+    def agent(self) -> str:
+        """The `user-agent`, which names an SDK."""
+
+    @property
+    def retried(self) -> bool:
+        """Whether the SDK says that it sends it again."""
+
+    @property
+    def json(self) -> bool:
+        """Whether its body is one to read."""
+
+    @property
+    def free(self) -> bool:
+        """Whether it takes nothing from any quota of calls and tokens."""
+
+    @property
+    def provider(self) -> str:
+        """Whose API it goes to, by its address and its path."""
+
+    def read(self, body: bytes) -> Call:
+        """What it says of its size in `body`."""
+
+    def hash(self, body: bytes) -> int:
+        """What stands for it and its body in a `Memory`."""
+
 @final
 class UsageFilter:
     """Takes the event that only reports usage out of a stream whose caller did not ask for it.
@@ -851,6 +926,48 @@ def ask_for_usage(provider: str, path: str, body: bytes) -> bytes | None:
 
     Raises:
         ValueError: for a provider that is not known.
+    """
+
+def cost_of(limiter: Limiter, call: Call, provider: str) -> Cost:
+    """What a call costs by what the limiter has learnt of its model. Raises `ValueError` for an unknown provider."""
+
+def ask_for(
+    limiter: Limiter,
+    call: Call,
+    provider: str,
+    key: _Key,
+    priority: int,
+    timeout: _Seconds | None,
+) -> Permit | Acquire:
+    """The permit of a call at what it is expected to cost, or what to wait on. Raises what `Limiter.ask` does."""
+
+def begin_answer(
+    limiter: Limiter,
+    call: Call,
+    provider: str,
+    status: int,
+    headers: Iterable[tuple[_Text, _Text]],
+    permit: Permit | None,
+) -> UsageReader:
+    """An answer that is no failure begins: the limiter hears its headers, and its body is read with what this gives.
+
+    Raises:
+        TypeError, ValueError: for headers that are none, and for a provider that is not known.
+    """
+
+def settle_answer(limiter: Limiter, call: Call, answer: UsageReader, permit: Permit, whole: bool, blind: bool) -> None:
+    """Settles a permit by what an answer says that its call used; by what came of it, if it says nothing.
+
+    Of an answer that was not read to its end nothing is refunded: what the provider has made beyond what was read,
+    nobody knows. An error inside of the answer is told to the limiter.
+
+    Args:
+        limiter: that the permit is of.
+        call: what was asked.
+        answer: what came.
+        permit: of the call.
+        whole: whether it was read to its end.
+        blind: whether it could not be read, since its compression is not known.
     """
 
 def hash_request(method: str, url: str, secret: str, body: bytes) -> int:

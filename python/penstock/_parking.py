@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock import _blocking, _core
+from penstock.forgotten import waiting
 
 if TYPE_CHECKING:
     from penstock._core import Acquire, Permit
@@ -47,8 +48,9 @@ def park(waiter: Acquire, what: str | None = None, instead: str = "") -> Permit:
     try:
         if what is not None:
             _blocking.warn(what, instead)
-        while (seconds := waiter.park(lock)) is not None:
-            sleep_on(lock, seconds)
+        with waiting:
+            while (seconds := waiter.park(lock)) is not None:
+                sleep_on(lock, seconds)
         return waiter.result()
     except BaseException:
         waiter.close()

@@ -10,6 +10,7 @@ from penstock import _parking, streams
 from penstock._core import Permit
 from penstock.errors import PenstockError
 from penstock.failures import being_handled, raise_from
+from penstock.forgotten import waiting
 from penstock.usage import Usage, usage_of
 from penstock.wrapping import Wraps, decorated
 
@@ -138,7 +139,8 @@ def _coroutine(terms: Terms, function: Callable[..., Any]) -> Callable[..., Any]
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         permit: Any = ask() if ask is not None else ask_for(args, kwargs)
         if type(permit) is not Permit:
-            permit = await permit
+            with waiting:
+                permit = await permit
             permit.open()
         token = None
         try:
@@ -176,7 +178,8 @@ def _persistent_coroutine(terms: Terms, function: Callable[..., Any], retry: Ret
                 try:
                     permit: Any = ask() if ask is not None else ask_for(args, kwargs)
                     if type(permit) is not Permit:
-                        permit = await permit
+                        with waiting:
+                            permit = await permit
                         permit.open()
                 except PenstockError as refusal:
                     raise_from(refusal, failure)
@@ -355,7 +358,8 @@ async def _persist(terms: Terms, permit: Any, coroutine: Coroutine[Any, Any, Any
             try:
                 permit = terms.ask_for(again.args, again.kwargs)
                 if type(permit) is not Permit:
-                    permit = await permit
+                    with waiting:
+                        permit = await permit
             except PenstockError as refusal:
                 raise_from(refusal, failure)
     finally:

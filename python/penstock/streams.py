@@ -13,6 +13,7 @@ from penstock import _parking
 from penstock._core import Permit
 from penstock.errors import PenstockError
 from penstock.failures import raise_from
+from penstock.forgotten import Stream, running_loop, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -59,12 +60,13 @@ class Steps(Protocol):
         """The call ends. Not left to the end of this object: a traceback may keep that for long."""
 
 
-class _Charged:
+class _Charged(Stream):
     """The steps of a call that has one permit for each attempt, if there is a limiter, and is tried again, if it is."""
 
     __slots__ = ("call", "failure", "limiter", "permit", "retry", "streamed", "used", "uses")
 
     def __init__(self, uses: Used | None, retry: Retry | None, limiter: Limiter | None) -> None:
+        super().__init__()
         self.uses, self.retry, self.limiter = uses, retry, limiter
         self.call: Attempts | None = None
         self.permit: Permit | None = None
@@ -76,6 +78,8 @@ class _Charged:
         self.permit, self.used, self.streamed = permit, None, False
         if permit is not None:
             permit.resume()
+            self.event_loop, self.reading = running_loop(), True
+            self.watch()
         if self.call is None and self.retry is not None:
             self.call = self.retry.start(self.limiter)
 
@@ -85,10 +89,12 @@ class _Charged:
             if self.uses is not None:
                 self.used = self.uses(item, self.used)
             self.permit.suspend()
+            self.reading = False
 
     def go_on(self) -> None:
         if self.permit is not None:
             self.permit.resume()
+            self.reading, self.looks = True, 0
 
     def failed(self, error: Exception) -> float | None:
         if self.retry is None or self.call is None:
@@ -99,6 +105,7 @@ class _Charged:
     def end(self) -> None:
         permit, self.permit = self.permit, None
         if permit is not None:
+            self.unwatch()
             try:
                 settle(permit, self.used)
             finally:
@@ -198,7 +205,8 @@ def in_async_steps(
                 try:
                     permit: Any = ask(args, kwargs) if ask is not None else None
                     if ask is not None and type(permit) is not Permit:
-                        permit = await permit
+                        with waiting:
+                            permit = await permit
                 except PenstockError as refusal:
                     raise_from(refusal, stream.failure)
                 try:

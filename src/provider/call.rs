@@ -33,6 +33,8 @@ pub struct Call {
     pub generates: bool,
     /// Bytes of that text, which the learnt ratio of tokens to bytes is of.
     pub size: u64,
+    /// Whether it is answered before it has run (`background` of `OpenAI`'s responses): the answer does not say what it used.
+    pub background: bool,
 }
 
 /// Members of the request body, and of `generationConfig` and the like, that carry text.
@@ -183,6 +185,7 @@ impl Call {
         if let Some(model) = object.get("model").and_then(|raw| json::string(raw.get())) {
             call.model = Some(model.into_owned());
         }
+        call.background = object.get("background").is_some_and(|raw| raw.get() == "true");
         call.stream |= object.get("stream").is_some_and(|raw| raw.get() == "true");
         call.take_settings(&object);
         for settings in SETTINGS.iter().filter_map(|name| object.get(*name)) {

@@ -108,7 +108,9 @@ impl Reader {
     /// `headers` are those of the response that the stream came with.
     pub fn read_event(&self, headers: Headers<'_>, data: &[u8], now: f64) -> Option<Reading> {
         let value = body::parse_success(data)?;
-        Some(self.weigh(200, &headers.scan(self.provider), &ErrorBody::find(&value), now))
+        // They went out before the error was known: what they do not say means nothing.
+        let scan = Scan { seen: false, ..headers.scan(self.provider) };
+        Some(self.weigh(200, &scan, &ErrorBody::find(&value), now))
     }
 
     fn weigh(&self, status: u16, scan: &Scan<'_>, error: &ErrorBody<'_>, now: f64) -> Reading {

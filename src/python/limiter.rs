@@ -15,7 +15,7 @@ use crate::keys::PerKey;
 use crate::learner::Learner;
 use crate::ledger::{Level, MOST_RATES};
 use crate::pace::FULL;
-use crate::provider::Provider;
+use crate::provider::{Provider, Usage};
 use crate::rate;
 use crate::stats::Labels;
 
@@ -40,7 +40,7 @@ const MOST: u64 = 1_000_000_000;
 /// The base of `penstock.Limiter`, which adds decorators and fan-out and documents the arguments.
 #[pyclass(frozen, subclass, module = "penstock._core")]
 pub struct Limiter {
-    driver: Arc<Driver>,
+    pub driver: Arc<Driver>,
     store: String,
     /// Whose limits it finds out.
     provider: Option<Provider>,
@@ -101,6 +101,31 @@ impl Limiter {
         // A limit on tokens may yet be told.
         let counts = counts || self.provider.is_some();
         self.counts.store(counts, Ordering::Relaxed);
+    }
+
+    /// Whether anything counts the tokens of calls.
+    pub fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed) || super::budget::counts_tokens()
+    }
+
+    /// What is known of a model: the factor of its estimated input, and its usual output.
+    pub fn expected(&self, model: Option<&str>, provider: Provider) -> (f64, Option<u64>) {
+        let (learner, model) = (self.learner.lock(), model.unwrap_or_default());
+        (learner.scale(model), learner.output(model, provider.profile().expected_share()))
+    }
+
+    /// Takes in what a call was reported to have used.
+    pub fn learn_from(&self, call: &Call, usage: &Usage) {
+        let model = call.0.model.as_deref().unwrap_or_default();
+        self.learner.lock().learn(model, call.0.input_tokens, call.0.choices, usage);
+    }
+
+    /// Takes in what an answer means to the call that left with that permit, if it had one.
+    pub fn hear(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
+        let mut settled = Vec::new();
+        let reading = verdict.with_reset();
+        self.driver.gate.lock().observe(clock::now(), &reading, permit.map(Permit::charged_at), &mut settled);
+        self.driver.settle(py, settled);
     }
 }
 
@@ -386,11 +411,7 @@ impl Limiter {
     #[pyo3(signature = (verdict, permit=None))]
     fn heed(&self, py: Python<'_>, verdict: &Verdict, permit: Option<&Permit>) {
         let enclosing = if permit.is_none() { self.driver.nesting.enclosing(py) } else { None };
-        let sent_at = permit.or(enclosing.as_ref().map(Py::get)).map(Permit::charged_at);
-        let mut settled = Vec::new();
-        let reading = verdict.with_reset();
-        self.driver.gate.lock().observe(clock::now(), &reading, sent_at, &mut settled);
-        self.driver.settle(py, settled);
+        self.hear(py, verdict, permit.or(enclosing.as_ref().map(Py::get)));
     }
 
     /// Changes limits while calls run and wait; what is not named stays, None takes a limit away.
@@ -445,9 +466,9 @@ impl Limiter {
     }
 
     /// Whether anything counts the tokens of calls, a budget included: if not, nobody need look for usage.
-    #[getter]
-    fn counts(&self) -> bool {
-        self.counts.load(Ordering::Relaxed) || super::budget::counts_tokens()
+    #[getter(counts)]
+    fn counts_any(&self) -> bool {
+        self.counts()
     }
 
     /// What is known of a model from earlier calls: the factor of its estimated input, and its usual output.
@@ -457,16 +478,15 @@ impl Limiter {
     /// provider.
     #[pyo3(signature = (model, provider="unknown"))]
     fn expect(&self, model: Option<&str>, provider: &str) -> PyResult<(f64, Option<u64>)> {
-        let share = named(provider)?.profile().expected_share();
-        let (learner, model) = (self.learner.lock(), model.unwrap_or_default());
-        Ok((learner.scale(model), learner.output(model, share)))
+        Ok(self.expected(model, named(provider)?))
     }
 
     /// Takes in what an answer reported that a call used: `expect` and the error in `stats` come from it.
     fn learn(&self, call: &Call, answer: &UsageReader) {
-        let Some(usage) = answer.0.lock().usage() else { return };
-        let model = call.0.model.as_deref().unwrap_or_default();
-        self.learner.lock().learn(model, call.0.input_tokens, call.0.choices, &usage);
+        let usage = answer.reader.lock().usage();
+        if let Some(usage) = usage {
+            self.learn_from(call, &usage);
+        }
     }
 
     /// A call of that label is over: its numbers are kept under the label, too.

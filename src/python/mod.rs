@@ -8,6 +8,7 @@ mod driver;
 mod ending;
 mod errors;
 mod event_loop;
+mod governed;
 mod limiter;
 mod memory;
 mod nesting;
@@ -34,6 +35,8 @@ mod _core {
 
     #[pymodule_export]
     use super::budget::Budget;
+    #[pymodule_export]
+    use super::governed::{Sent, ask_for, begin_answer, cost_of, settle_answer};
     #[pymodule_export]
     use super::limiter::Limiter;
     #[pymodule_export]

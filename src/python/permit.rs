@@ -345,6 +345,28 @@ impl Permit {
         }
     }
 
+    /// Replaces the tokens that are charged by those of `used`, as [`Permit::settle`] does.
+    pub fn settle_at(&self, py: Python<'_>, used: &cost::Cost) {
+        self.settle_as(py, cost::Cost { requests: self.total().requests, ..*used }, true);
+    }
+
+    fn settle_as(&self, py: Python<'_>, mut cost: cost::Cost, says_input: bool) {
+        // Output is not counted by every provider.
+        if says_input && self.driver.gate.lock().counts_input_alone() {
+            cost.tokens = cost.input_tokens;
+        }
+        let inside = {
+            let mut held = self.held.lock();
+            held.cover = false; // its own call has been made
+            held.inside
+        };
+        // What calls inside have used is theirs to settle.
+        if !inside {
+            self.recharge(cost);
+            self.driver.pump(py);
+        }
+    }
+
     /// Whether that budget is charged for its call.
     pub fn is_charged_to(&self, budget: &Py<Budget>) -> bool {
         self.held.lock().charge.as_ref().is_some_and(|charge| charge.is_to(budget))
@@ -384,18 +406,8 @@ impl Permit {
         let output_tokens = amount("output_tokens", given(output_tokens), charged.output_tokens)?;
         let sum = if in_and_out { input_tokens + output_tokens } else { charged.tokens };
         let tokens = amount("tokens", given(tokens), sum)?;
-        // Output is not counted by every provider.
-        let tokens = if says_input && self.driver.gate.lock().counts_input_alone() { input_tokens } else { tokens };
-        let inside = {
-            let mut held = self.held.lock();
-            held.cover = false; // its own call has been made
-            held.inside
-        };
-        // What calls inside have used is theirs to settle.
-        if !inside {
-            self.recharge(cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens });
-            self.driver.pump(py);
-        }
+        let cost = cost::Cost { requests: charged.requests, tokens, input_tokens, output_tokens };
+        self.settle_as(py, cost, says_input);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::rate;
 use super::convert::{amount, given, seconds, whole};
 use super::permit::Cost;
 use super::rate::Rate;
-use super::verdict::{Verdict, epoch, pairs};
+use super::verdict::{Pairs, Verdict, epoch};
 
 const MINUTE: Nanos = 60 * SECOND;
 
@@ -161,7 +161,28 @@ impl UsageFilter {
 
 /// Reads the usage in an answer, and an error inside it, from its decoded body as that comes.
 #[pyclass(frozen, module = "penstock")]
-pub struct UsageReader(pub Mutex<provider::UsageReader>);
+pub struct UsageReader {
+    pub reader: Mutex<provider::UsageReader>,
+    json: bool,
+    encoding: String,
+}
+
+impl UsageReader {
+    /// A reader of an answer with these headers.
+    pub fn of(provider: Provider, model: Option<&str>, headers: Headers<'_>) -> Self {
+        let latin = |value: &[u8]| value.iter().map(|byte| char::from(*byte)).collect::<String>();
+        let kind = headers.get("content-type").map(latin).unwrap_or_default().to_ascii_lowercase();
+        let encoding = headers.get("content-encoding").map(latin).unwrap_or_default();
+        // Of the others no header tells what an answer used, or whose it is.
+        let told = matches!(provider, Provider::Bedrock | Provider::Mistral | Provider::Unknown);
+        let headers = if told { headers } else { Headers::unseen() };
+        Self {
+            reader: Mutex::new(provider::UsageReader::new(provider, model, &kind, headers)),
+            json: kind.contains("json") && !["ndjson", "jsonl", "stream"].iter().any(|form| kind.contains(form)),
+            encoding: if encoding.eq_ignore_ascii_case("identity") { String::new() } else { encoding },
+        }
+    }
+}
 
 #[pymethods]
 impl UsageReader {
@@ -173,38 +194,49 @@ impl UsageReader {
         content_type: &str,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let pairs = given(headers).map(pairs).transpose()?;
-        let borrowed: Option<Vec<(&[u8], &[u8])>> =
-            pairs.as_ref().map(|pairs| pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect());
+        let pairs = given(headers).map(Pairs::of).transpose()?;
+        let borrowed = pairs.as_ref().map(Pairs::borrowed);
         let headers = borrowed.as_ref().map_or(Headers::unseen(), |pairs| Headers::new(pairs));
         let reader = provider::UsageReader::new(named(provider)?, model, content_type, headers);
-        Ok(Self(Mutex::new(reader)))
+        Ok(Self { reader: Mutex::new(reader), json: false, encoding: String::new() })
+    }
+
+    /// Whether its headers say that the answer is one piece of JSON.
+    #[getter]
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    /// How its headers say that the body is compressed; empty if it is not.
+    #[getter]
+    fn encoding(&self) -> &str {
+        &self.encoding
     }
 
     /// Takes in the next bytes of the body, decompressed and cut anywhere.
     fn feed(&self, chunk: &[u8]) {
-        self.0.lock().feed(chunk, epoch());
+        self.reader.lock().feed(chunk, epoch());
     }
 
     /// What the call cost as the provider counts, as far as it has been reported; None before that.
     fn cost(&self) -> Option<Cost> {
-        self.0.lock().cost().map(|cost| cost.clamped().into())
+        self.reader.lock().cost().map(|cost| cost.clamped().into())
     }
 
     /// Output tokens so far, estimated from the text that has come.
     fn estimate(&self) -> u64 {
-        self.0.lock().estimate()
+        self.reader.lock().estimate()
     }
 
     /// What an error inside the answer means; None if there was none.
     fn verdict(&self) -> Option<Verdict> {
-        self.0.lock().error().cloned().map(Verdict)
+        self.reader.lock().error().cloned().map(Verdict)
     }
 
     /// Whose answer it is: as given, or as its headers show.
     #[getter]
     fn provider(&self) -> &'static str {
-        self.0.lock().provider().name()
+        self.reader.lock().provider().name()
     }
 }
 

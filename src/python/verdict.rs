@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::cost::Dimension;
 use crate::provider::{Headers, Kind, Provider, Reader, Reading};
@@ -32,7 +32,7 @@ fn bytes(value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
 }
 
 /// The names and values of headers, whatever they are kept in.
-pub fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
+fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
     let wrong = || {
         let message = "headers must be a mapping of names to values, a list of such pairs, or None, not";
         PyTypeError::new_err(format!("{message} {}", shown(headers)))
@@ -52,6 +52,36 @@ pub fn pairs(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
         pairs.push((bytes(&name).ok_or_else(wrong)?, bytes(&value).unwrap_or_default()));
     }
     Ok(pairs)
+}
+
+/// The names and values of headers, held while they are read.
+pub enum Pairs<'py> {
+    /// As httpx has them: a list of pairs of bytes, which need no copies.
+    Held(Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>),
+    Copied(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl<'py> Pairs<'py> {
+    /// Those of `headers`, whatever they are kept in. Raises `TypeError` for what is none.
+    pub fn of(headers: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let held = headers.cast::<PyList>().ok().and_then(|list| {
+            let pair = |item: Bound<'py, PyAny>| {
+                let pair = item.cast_into::<PyTuple>().ok().filter(|pair| pair.len() == 2)?;
+                let bytes = |place| pair.get_item(place).ok()?.cast_into::<PyBytes>().ok();
+                Some((bytes(0)?, bytes(1)?))
+            };
+            list.iter().map(pair).collect::<Option<Vec<_>>>()
+        });
+        held.map_or_else(|| pairs(headers).map(Self::Copied), |held| Ok(Self::Held(held)))
+    }
+
+    /// What the core reads.
+    pub fn borrowed(&self) -> Vec<(&[u8], &[u8])> {
+        match self {
+            Self::Held(pairs) => pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect(),
+            Self::Copied(pairs) => pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect(),
+        }
+    }
 }
 
 fn body_bytes(body: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
@@ -75,11 +105,10 @@ impl Verdict {
         provider: Option<&str>,
     ) -> PyResult<Self> {
         let status = u16::try_from(whole("status", status, 0, 999)?).unwrap_or_default();
-        let pairs = headers.filter(|headers| !headers.is_none()).map(pairs).transpose()?;
+        let pairs = headers.filter(|headers| !headers.is_none()).map(Pairs::of).transpose()?;
         let body = body.filter(|body| !body.is_none()).map(body_bytes).transpose()?.unwrap_or_default();
         let provider = provider.map_or(Ok(Provider::Unknown), super::provider::named)?;
-        let borrowed: Option<Vec<(&[u8], &[u8])>> =
-            pairs.as_ref().map(|pairs| pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect());
+        let borrowed = pairs.as_ref().map(Pairs::borrowed);
         let headers = borrowed.as_ref().map_or(Headers::unseen(), |pairs| Headers::new(pairs));
         Ok(Self(Reader::new(provider).read(status, headers, &body, epoch())))
     }

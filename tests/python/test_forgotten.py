@@ -2,14 +2,121 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import os
 import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from loops import IDLE, run, standing, until
 
-from penstock.integrations import forgotten
+from penstock import Limiter, forgotten
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The collector comes when it is sent for, and not by itself; a look takes no second."""
+    monkeypatch.setattr(forgotten, "_EVERY", 0.02)
+    monkeypatch.setattr(forgotten, "_in_vain", 0)
+    monkeypatch.setattr(forgotten, "_resting", 0.0)
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def forget(stream: Any) -> None:
+    """Leave it to a cycle, and to nobody else."""
+    cycle = [stream]
+    cycle.append(cycle)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_decorated_calls_that_wait_for_a_forgotten_generator() -> None:
+    gate = Limiter(concurrency=1)
+
+    @gate.limit()
+    def numbers() -> Iterator[int]:
+        yield from range(10)
+
+    @gate.limit(timeout=30)
+    def call() -> str:
+        return "hi"
+
+    for _ in range(2):
+        stream = numbers()
+        assert next(stream) == 0
+        forget(stream)
+        del stream
+        assert call() == "hi"
+    assert standing(gate) == IDLE
+
+
+@pytest.mark.usefixtures("hasty")
+def test_decorated_tasks_that_wait_for_a_forgotten_generator() -> None:
+    gate = Limiter(concurrency=1)
+
+    @gate.limit()
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+
+    @gate.limit(timeout=30)
+    async def call() -> str:
+        return "hi"
+
+    @gate.limit(timeout=30)
+    async def words() -> AsyncIterator[str]:
+        yield "hi"
+
+    async def main() -> None:
+        for _ in range(2):
+            stream = numbers()
+            assert await anext(stream) == 0
+            forget(stream)
+            del stream
+            assert await call() == "hi"
+            stream = numbers()
+            assert await anext(stream) == 0
+            forget(stream)
+            del stream
+            assert [word async for word in words()] == ["hi"]
+        await until(lambda: standing(gate) == IDLE)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_generator_that_is_read_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow readers are not forgotten; nor is one that waits for its next item."""
+    collected: list[float] = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(time.monotonic()))
+    gate = Limiter(concurrency=1)
+
+    @gate.limit()
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0.3)  # fifteen looks
+        yield 2
+
+    @gate.limit()
+    async def call() -> None:
+        pass
+
+    async def main() -> None:
+        stream = numbers()
+        await anext(stream)
+        waiting = asyncio.create_task(call())
+        assert await anext(stream) == 2
+        before = len(collected)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        await waiting
+        assert before == 0
+
+    run(main())
 
 
 def test_the_collector_is_called_more_and_more_seldom_where_it_is_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,8 @@ from loops import IDLE, standing
 from sdks import SDKS, Sdk
 
 import penstock
-from penstock import Limiter, Retry
+from penstock import Limiter, Retry, forgotten
 from penstock.errors import PenstockError
-from penstock.integrations import forgotten
 from penstock.testing.provider import FakeProvider, Fault
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ identity fanout decorate
 retry scoping budgets
 streams calls
 _parking failures
-errors arguments journal progress usage stats rates wrapping _bells _watching _blocking
+errors arguments journal progress usage stats rates wrapping forgotten _bells _watching _blocking
 _core
 """
 #: Who imports frameworks' modules, and only inside functions: nothing of a framework is imported until it is used.

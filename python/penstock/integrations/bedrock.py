@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from penstock import _parking
+from penstock._core import Sent
 from penstock.integrations.exchange import exchange
-from penstock.integrations.forgotten import waiting
-from penstock.integrations.wire import SEEN, Sent, run
+from penstock.integrations.wire import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,14 +101,19 @@ class _Wire:
     def sent(self, request: _Operation) -> Sent:
         """What is read of a request before it is sent."""
         url = urlsplit(request.params["url"])
-        sent = Sent(request.params["method"], url.hostname or "", url.port, url.path)
-        for name, value in request.params["headers"].items():
-            lower = str(name).lower().encode("latin-1", "replace")
-            if lower in SEEN:
-                sent.see(lower, value if isinstance(value, bytes) else str(value).encode("latin-1", "replace"))
         credentials = getattr(self._signer, "_credentials", None)
-        sent.secret += str(getattr(credentials, "access_key", ""))
-        return sent
+        headers = [
+            (str(name), value if isinstance(value, bytes) else str(value))
+            for name, value in request.params["headers"].items()
+        ]
+        return Sent(
+            request.params["method"],
+            url.hostname or "",
+            url.port,
+            url.path.encode(),
+            headers,
+            str(getattr(credentials, "access_key", "")),
+        )
 
     async def body(self, request: _Operation) -> bytes:
         """The body of a request, which can still be sent."""
@@ -147,14 +152,10 @@ class _Wire:
             about["RetryAttempts"] = context.get("retries", {}).get("attempt", 1) - 1
         return _Answer(http, parsed)
 
-    def status(self, response: _Answer) -> int:
-        """The status of an answer."""
-        status: int = response.http.status_code
-        return status
-
-    def headers(self, response: _Answer) -> Headers:
-        """The headers of an answer."""
-        return [(str(name).encode(), str(value).encode()) for name, value in response.http.headers.items()]
+    def told(self, response: _Answer) -> tuple[int, Headers]:
+        """The status and the headers of an answer."""
+        headers = [(str(name).encode(), str(value).encode()) for name, value in response.http.headers.items()]
+        return response.http.status_code, headers
 
     async def drain(self, response: _Answer) -> bytes:
         """The body of an answer as it came, read to its end."""
@@ -240,8 +241,7 @@ class _Wire:
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
-        with waiting:
-            return _parking.park(acquire)
+        return _parking.park(acquire)
 
     async def pause(self, seconds: float) -> None:
         """Wait between two attempts."""

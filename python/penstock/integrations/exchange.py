@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from penstock import _core, scoping
 from penstock._core import Permit
 from penstock.errors import PenstockError
 from penstock.failures import verdict_of
 from penstock.integrations import errors
-from penstock.integrations.gate import carried
+from penstock.integrations.gate import carried, left
 from penstock.integrations.streams import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock._core import Attempts, Call, Memory, Verdict
+    from penstock._core import Acquire, Attempts, Call, Memory, Sent, UsageReader, Verdict
     from penstock.integrations.gate import Gatekeeper
-    from penstock.integrations.wire import Headers, Sent, Wire
+    from penstock.integrations.wire import Headers, Wire
     from penstock.limiter import Limiter
 
 #: How much longer a request is remembered for SDKs that say themselves that they send it again: none waits longer.
@@ -27,8 +27,8 @@ _INCURABLE_SECONDS = 30.0
 #: Longer bodies of failures are not kept.
 _MOST_BYTES = 1 << 20
 
-#: Statuses from here on are failures.
-_FAILURES = 400
+#: Statuses from here on send a client elsewhere, and from there on are failures.
+_REDIRECTS, _FAILURES = 300, 400
 #: What a server answers that does not know a member of the body.
 _NOT_UNDERSTOOD = frozenset({400, 422})
 
@@ -65,10 +65,10 @@ async def exchange(keeper: Gatekeeper, wire: Wire, request: Any) -> Any:
     """
     sent = wire.sent(request)
     chosen = keeper.chosen(sent.host, sent.port)
-    if chosen is None or _core.is_free(sent.method, sent.path):
+    if chosen is None or sent.free:
         return await wire.send(request)
     body = await wire.body(request) if sent.json else None
-    call = _core.read_call(sent.path, wire.form(request) if body is None else body)
+    call = sent.read(wire.form(request) if body is None else body)
     limiter = chosen.pick(call.model)
     if limiter is None:
         return await wire.send(request)
@@ -94,7 +94,7 @@ class Exchange:
             "permit",
         ),
         "provider",
-        *("replayable", "request", "sent", "wire"),
+        *("replayable", "request", "sent", "streams", "wire"),
     )
 
     def __init__(  # noqa: PLR0917  it is made in one place
@@ -107,6 +107,7 @@ class Exchange:
         self.request = request
         self.body = body
         self.call = call
+        self.streams = call.stream
         self.provider = whose(sent, limiter)
         self.memory: Memory = limiter.given_up
         self._hash: int | None = None
@@ -126,11 +127,17 @@ class Exchange:
         outcome = self._recall()
         if outcome is not None:
             return self._again(outcome)
-        request = self._asking_for_usage()
+        request = self._asking_for_usage() if self.streams else self.request
         try:
             while True:
                 try:
-                    await self._admit()
+                    if left() is None and self.wire.crowded():
+                        await self.wire.turn()
+                    waiter = self._ask()
+                    if waiter is not None:
+                        await self._wait(waiter)
+                    if self.attempts is None:
+                        self.attempts = self.keeper.retry.start(self.limiter)
                     answer = await self._attempt(request)
                 finally:
                     self._release()
@@ -147,7 +154,7 @@ class Exchange:
     def _asking_for_usage(self) -> Any:
         """The request to send: one that asks for the usage of its stream, if that is wanted and possible."""
         keeper, sent = self.keeper, self.sent
-        if not (self.call.stream and self.body and keeper.stream_usage) or sent.host in keeper.mute:
+        if not (self.body and keeper.stream_usage) or sent.host in keeper.mute:
             return self.request
         body = _core.ask_for_usage(self.provider, sent.path, self.body)
         if body is None:
@@ -157,31 +164,36 @@ class Exchange:
 
     # The permit.
 
-    async def _admit(self) -> None:
+    def _ask(self) -> Acquire | None:
+        """Take the permit; give what to wait on, if there is none yet."""
         inherited = scoping.inherited()
+        self.label = inherited.label
         limiter, call = self.limiter, self.call
-        scale, expected = limiter.expect(call.model, self.provider)
-        cost = call.cost(self.provider, expected, scale)
-        tokens, sent, received = cost.tokens, cost.input_tokens, cost.output_tokens
-        permit: Any = carried(limiter)
+        permit: Any = None if left() is None else carried(limiter)
         if permit is not None:
-            permit.settle(tokens, sent, received)
+            cost = _core.cost_of(limiter, call, self.provider)
+            permit.settle(cost.tokens, cost.input_tokens, cost.output_tokens)
         else:
             key, priority, timeout = inherited.key, inherited.priority or 0, inherited.timeout
-            if self.wire.crowded():
-                await self.wire.turn()
             try:
-                costs = {"input_tokens": sent, "output_tokens": received}
-                permit = limiter.ask(tokens, **costs, key=key, priority=priority, timeout=timeout)
-                if permit.__class__ is not Permit:
-                    permit = await self.wire.wait(permit)
+                permit = _core.ask_for(limiter, call, self.provider, key, priority, timeout)
             except PenstockError as error:
-                self._remember(Outcome(0.0, kind=type(error), arguments=errors.arguments(error)))
-                raise errors.within_sdks(error) from (None if self.before is None else self.before())
+                self._not_admitted(error)
+            if permit.__class__ is not Permit:
+                waiter: Acquire = permit
+                return waiter
         self.permit = permit
-        self.label = inherited.label
-        if self.attempts is None:
-            self.attempts = self.keeper.retry.start(limiter)
+        return None
+
+    async def _wait(self, waiter: Acquire) -> None:
+        try:
+            self.permit = await self.wire.wait(waiter)
+        except PenstockError as error:
+            self._not_admitted(error)
+
+    def _not_admitted(self, error: PenstockError) -> NoReturn:
+        self._remember(Outcome(0.0, kind=type(error), arguments=errors.arguments(error)))
+        raise errors.within_sdks(error) from (None if self.before is None else self.before())
 
     def _release(self) -> None:
         permit, self.permit = self.permit, None
@@ -200,42 +212,65 @@ class Exchange:
 
     async def _attempt(self, request: Any) -> Any:
         wire = self.wire
+        reader: UsageReader | None = None
         meter: Meter | None = None
-        streams = False
         try:
             response = await wire.send(request)
-            status, headers = wire.status(response), wire.headers(response)
-            if status < _FAILURES:
-                self.limiter.heed(_core.read_answer(status, headers, None, self.provider), self.permit)
-                meter = Meter(self, headers)
-            if meter is not None and (self.call.stream or not meter.json):
-                # A look at the first bytes: a stream that begins with an error can still be tried again.
-                streams = True
-                raw = await wire.opened(response, meter)
-            else:
+            status, headers = wire.told(response)
+            if _REDIRECTS <= status < _FAILURES:
+                return self._moved(response, await wire.drain(response))
+            if status < _REDIRECTS:
+                reader = _core.begin_answer(self.limiter, self.call, self.provider, status, headers, self.permit)
+            if reader is None or (reader.json and not self.streams):
                 raw = await wire.drain(response)
+            else:
+                # A look at the first bytes: a stream that begins with an error can still be tried again.
+                meter = Meter(self, reader, headers)
+                raw = await wire.opened(response, meter)
         except Exception as error:  # noqa: BLE001  what an HTTP library raises is told by its shape
             return self._unanswered(error)
-        if meter is None:
+        if reader is None:
             return self._failed(response, status, headers, raw)
-        if streams:
-            if meter.strips:
-                wire.strip(response)
-                headers = wire.headers(response)
-        else:
-            meter.feed(raw)
+        if meter is None:
+            return self._whole(reader, response, status, headers, raw)
+        if meter.strips:
+            wire.strip(response)
+            headers = wire.told(response)[1]
         wrong = meter.verdict()
         if wrong is not None:
             meter.drop()
-            if streams:
-                await wire.closed(response)
+            await wire.closed(response)
             return self._refused(wrong, Outcome(0.0, status, headers, raw), response)
         self._forget()
-        if streams:
-            meter.take_over()
-            return response
-        meter.end()
-        return wire.whole(response, raw)
+        meter.take_over()
+        return response
+
+    def _moved(self, response: Any, raw: bytes) -> Any:
+        """What is elsewhere has cost nothing yet but the request."""
+        if self.permit is not None:
+            self.permit.settle(0, 0, 0)
+        return self.wire.whole(response, raw)
+
+    def _whole(self, reader: UsageReader, response: Any, status: int, headers: Headers, raw: bytes) -> Any:
+        """An answer in one piece: its usage is read, and settles the permit."""
+        plain = self._plain(headers, raw) if reader.encoding else raw
+        if plain is not None:
+            reader.feed(plain)
+        wrong = reader.verdict()
+        if wrong is not None:
+            return self._refused(wrong, Outcome(0.0, status, headers, raw), response)
+        self._forget()
+        if self.permit is not None:
+            _core.settle_answer(self.limiter, self.call, reader, self.permit, True, plain is None)
+        return self.wire.whole(response, raw)
+
+    def _plain(self, headers: Headers, raw: bytes) -> bytes | None:
+        """A body without its compression; None if nobody here can read it."""
+        decode = self.wire.decoder(headers)
+        try:
+            return None if decode is None else decode(raw)
+        except Exception:  # noqa: BLE001  it is not what it says; whoever reads it will hear of it
+            return None
 
     def _failed(self, response: Any, status: int, headers: Headers, raw: bytes) -> Any:
         body = self.wire.decoded(headers, raw)
@@ -297,9 +332,7 @@ class Exchange:
 
     def _hashed(self) -> int:
         if self._hash is None:
-            sent = self.sent
-            address = f"{sent.host}:{sent.port}{sent.path}"
-            self._hash = _core.hash_request(sent.method, address, sent.secret, self.body or b"")
+            self._hash = self.sent.hash(self.body or b"")
         return self._hash
 
     def _remember(self, outcome: Outcome, seconds: float = 0.0) -> None:
@@ -333,7 +366,7 @@ class Exchange:
 
 def whose(sent: Sent, limiter: Limiter) -> str:
     """The provider that a request goes to: by its address; else by its limiter; else by the SDK that makes it."""
-    provider = _core.provider_of(sent.host if sent.port is None else f"{sent.host}:{sent.port}", sent.path)
+    provider = sent.provider
     if provider == "unknown":
         provider = getattr(limiter, "provider", None) or provider
     if provider == "unknown" and sent.agent:

@@ -134,10 +134,14 @@ class Carried:
 _carried: ContextVar[Carried | None] = ContextVar("penstock_carried", default=None)
 
 
+#: What was left to the requests of this context, if anything was.
+left = _carried.get
+
+
 def carried(limiter: Limiter) -> Permit | None:
     """The permit that was left to this request, if there is one."""
-    left = _carried.get()
-    return None if left is None else left.take(limiter)
+    one = left()
+    return None if one is None else one.take(limiter)
 
 
 def carry(limiter: Limiter, permit: Permit) -> Carried:
@@ -146,6 +150,6 @@ def carry(limiter: Limiter, permit: Permit) -> Carried:
     For hooks of frameworks that are told before a call and not after it. The request settles and releases the permit;
     if none comes, or the next hook's call is first, the permit gives itself back when it is dropped.
     """
-    left = Carried(limiter, permit)
-    _carried.set(left)
-    return left
+    one = Carried(limiter, permit)
+    _carried.set(one)
+    return one

@@ -8,16 +8,19 @@ import json
 import sys
 import threading
 import types
+import weakref
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from penstock import _parking
+from penstock._core import Sent
+from penstock.forgotten import running_loop, waiting
 from penstock.integrations import copies
 from penstock.integrations.exchange import exchange
-from penstock.integrations.forgotten import waiting
 from penstock.integrations.gate import Gatekeeper
-from penstock.integrations.pools import AsyncPools, Pools, keep, running_loop
-from penstock.integrations.wire import SEEN, SEEN_LENGTHS, Sent, run
+from penstock.integrations.pools import AsyncPools, Pools, keep
+from penstock.integrations.wire import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -59,19 +62,25 @@ def _library(kind: Any) -> Any:
 class Wire:
     """How httpx and httpx2 send requests and read answers."""
 
-    __slots__ = ("library",)
+    __slots__ = ("client", "library")
 
     def __init__(self, library: Any) -> None:
         self.library: Any = library
+        #: The client that was governed; nothing where a transport was made for clients that are not known.
+        self.client: Callable[[], Any] | None = None
+
+    def _check(self, permit: Permit | None = None) -> None:
+        """After a wait: raises what a client raises that is asked to send when it is closed."""
+        client = None if self.client is None else self.client()
+        if client is not None and client.is_closed:
+            if permit is not None:
+                permit.abandon()  # its call never leaves
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
 
     def sent(self, request: Any) -> Sent:
         """What is read of a request before it is sent."""
         url = request.url
-        sent = Sent(request.method, url.host, url.port, url.raw_path.decode("ascii", "replace"))
-        for name, value in request.headers.raw:
-            if len(name) in SEEN_LENGTHS and (lower := name.lower()) in SEEN:
-                sent.see(lower, value)
-        return sent
+        return Sent(request.method, url.host, url.port, url.raw_path, request.headers.raw)
 
     def replayable(self, request: Any) -> bool:
         """Whether a request can be sent again: its body is there, or is made of files, anew each time."""
@@ -89,21 +98,16 @@ class Wire:
     def with_body(self, request: Any, body: bytes) -> Any:
         """The same request with another body, that asks for an answer that is not compressed."""
         headers = request.headers.copy()
+        headers.pop("transfer-encoding", None)
         headers["content-length"] = str(len(body))
         headers["accept-encoding"] = "identity"
         return self.library.Request(
             request.method, request.url, headers=headers, content=body, extensions=request.extensions
         )
 
-    def status(self, response: Any) -> int:
-        """The status of an answer."""
-        status: int = response.status_code
-        return status
-
-    def headers(self, response: Any) -> Headers:
-        """The headers of an answer."""
-        headers: Headers = response.headers.raw
-        return headers
+    def told(self, response: Any) -> tuple[int, Headers]:
+        """The status and the headers of an answer."""
+        return response.status_code, response.headers.raw
 
     def decoder(self, headers: Headers) -> Callable[[bytes], bytes] | None:
         """What takes the compression off the next bytes of a body; None if that is not known."""
@@ -136,6 +140,16 @@ class Wire:
         return self.library.Response(
             status, headers=headers, stream=self.library.ByteStream(raw), extensions=extensions
         )
+
+    def read(self, response: Any, meter: Meter) -> bytes:
+        """Let an answer pass ``meter`` that was made of its content, as mocks do: nobody will read its stream."""
+        raw = b"".join(response.stream)
+        shown = meter.feed(raw)
+        if meter.verdict() is None:
+            shown += meter.end()
+            if shown != raw:
+                response._content = shown  # noqa: SLF001
+        return shown
 
     def whole(self, response: Any, raw: bytes) -> Any:
         """The answer whose body was drained, with that body."""
@@ -186,7 +200,11 @@ class SyncWire(Wire):
 
     async def send(self, request: Any) -> Any:
         """Send it; give the answer, whose body has not been read."""
-        return self._pools.here().handle_request(request)
+        token = _sending.set(True)
+        try:
+            return self._pools.here().handle_request(request)
+        finally:
+            _sending.reset(token)
 
     async def drain(self, response: Any) -> bytes:
         """The body of an answer as it came, read to its end; the answer is closed then."""
@@ -198,6 +216,8 @@ class SyncWire(Wire):
 
     async def opened(self, response: Any, meter: Meter) -> bytes:
         """Let the answer pass ``meter`` as it is read, and give what of it comes first; b"" if nothing does."""
+        if hasattr(response, "_content"):
+            return self.read(response, meter)
         stream = response.stream = self._stream(response.stream, meter)
         first: bytes = stream.open()
         return first
@@ -215,12 +235,14 @@ class SyncWire(Wire):
 
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
-        with waiting:
-            return _parking.park(acquire)
+        permit = _parking.park(acquire)
+        self._check(permit)
+        return permit
 
     async def pause(self, seconds: float) -> None:
         """Wait between two attempts."""
         _parking.pause(seconds)
+        self._check()
 
 
 class AsyncWire(Wire):
@@ -241,7 +263,11 @@ class AsyncWire(Wire):
     async def send(self, request: Any) -> Any:
         """Send it; give the answer, whose body has not been read."""
         transport = self._pools.known() or await self._pools.here()
-        return await transport.handle_async_request(request)
+        token = _sending.set(True)
+        try:
+            return await transport.handle_async_request(request)
+        finally:
+            _sending.reset(token)
 
     async def drain(self, response: Any) -> bytes:
         """The body of an answer as it came, read to its end; the answer is closed then."""
@@ -253,6 +279,8 @@ class AsyncWire(Wire):
 
     async def opened(self, response: Any, meter: Meter) -> bytes:
         """Let the answer pass ``meter`` as it is read, and give what of it comes first; b"" if nothing does."""
+        if hasattr(response, "_content"):
+            return self.read(response, meter)
         stream = response.stream = self._stream(response.stream, meter)
         first: bytes = await stream.open()
         return first
@@ -273,12 +301,15 @@ class AsyncWire(Wire):
     async def wait(self, acquire: Acquire) -> Permit:
         """Wait for a permit."""
         with _alive(), waiting:
-            return await acquire
+            permit = await acquire
+        self._check(permit)
+        return permit
 
     async def pause(self, seconds: float) -> None:
         """Wait between two attempts."""
         with _alive():
             await _parking.apause(seconds)
+        self._check()
 
 
 @types.coroutine
@@ -407,8 +438,9 @@ def _streams(library: Any) -> tuple[type, type]:
 
 # Transports.
 
-#: What marks a request that is governed already, by a transport further out.
+#: What marks a request that is governed already, by a transport further out, which is about to send it.
 _MARK = "penstock"
+_sending: ContextVar[bool] = ContextVar("penstock_sending", default=False)
 
 
 class Governed:
@@ -437,6 +469,10 @@ class Governed:
             with _changing:
                 wire = self._wire or self._meet(library_of(request))
         return wire
+
+    def belongs_to(self, client: Any) -> None:
+        """Say whose transport it is."""
+        self._wire.client = weakref.ref(client)
 
     def __copy__(self) -> Self:
         return self
@@ -467,14 +503,12 @@ class Transport(Governed):
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, when it may leave."""
-        wire = self._wire_for(request)
-        if _MARK in request.extensions:
+        wire = self._wire or self._wire_for(request)
+        if _sending.get() and _MARK in request.extensions:
             return self._pools.here().handle_request(request)
+        # It stays: one request may be sent several times at once, each time by its own thread or task.
         request.extensions[_MARK] = True
-        try:
-            return run(exchange(self.keeper, wire, request))
-        finally:
-            request.extensions.pop(_MARK, None)
+        return run(exchange(self.keeper, wire, request))
 
     def close(self) -> None:
         """Close the connections."""
@@ -508,14 +542,11 @@ class AsyncTransport(Governed):
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, when it may leave."""
-        wire = self._wire_for(request)
-        if _MARK in request.extensions:
+        wire = self._wire or self._wire_for(request)
+        if _sending.get() and _MARK in request.extensions:
             return await wire.send(request)
         request.extensions[_MARK] = True
-        try:
-            return await exchange(self.keeper, wire, request)
-        finally:
-            request.extensions.pop(_MARK, None)
+        return await exchange(self.keeper, wire, request)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -595,7 +626,9 @@ def attach(http_client: Any, gatekeeper: Gatekeeper, *, again: bool = True) -> N
             if again:
                 transport.keeper = gatekeeper
             return transport
-        return kind(transport, gatekeeper, lib)
+        made = kind(transport, gatekeeper, lib)
+        made.belongs_to(http_client)
+        return made
 
     with _changing:
         _replace(http_client, governed)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from penstock.forgotten import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -194,12 +195,6 @@ def keep(task: Any) -> None:
     """Keep a task until it is done."""
     _closing.add(task)
     task.add_done_callback(_closing.discard)
-
-
-def running_loop() -> AbstractEventLoop | None:
-    """The event loop of asyncio that runs here."""
-    events = sys.modules.get("asyncio.events")
-    return None if events is None else events._get_running_loop()  # noqa: SLF001
 
 
 def _drop(transport: Any) -> None:

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 from penstock import _core
 from penstock.failures import verdict_of
-from penstock.integrations.forgotten import Stream
+from penstock.forgotten import Stream
 
 if TYPE_CHECKING:
-    from penstock._core import Attempts, Permit, Verdict
+    from penstock._core import Attempts, Permit, UsageReader, Verdict
     from penstock.integrations.exchange import Exchange
     from penstock.integrations.wire import Headers
 
-_KIND, _ENCODING = len(b"content-type"), len(b"content-encoding")
-#: Of these the headers of an answer tell what it used, or whose it is.
-_TOLD_BY_HEADERS = frozenset({"bedrock", "unknown"})
 #: What the last event of a stream says: SDKs close a stream after it, before its end.
 _LAST = (b"[DONE]", b"message_stop")
 #: Bytes in which that is looked for.
@@ -44,20 +41,11 @@ class Meter(Stream):
             "_limiter",
             "_permit",
         ),
-        *("_reader", "json", "strips"),
+        *("_reader", "strips"),
     )
 
-    def __init__(self, exchange: Exchange, headers: Headers) -> None:
+    def __init__(self, exchange: Exchange, answer: UsageReader, headers: Headers) -> None:
         super().__init__()
-        encoding, kind = b"", b""
-        for name, value in headers:
-            # Only these two are as long, among what providers send: a loop over twenty names is to be quick.
-            if len(name) == _KIND and name.lower() == b"content-type":
-                kind = value.lower()
-            elif len(name) == _ENCODING and name.lower() == b"content-encoding":
-                encoding = value
-        #: Whether the answer is one piece of JSON, which is read at once.
-        self.json = b"json" in kind and b"ndjson" not in kind and b"jsonl" not in kind and b"stream" not in kind
         self._ended = False
         self._exchange: Exchange | None = exchange
         self._limiter = exchange.limiter
@@ -65,11 +53,10 @@ class Meter(Stream):
         self._label = exchange.label
         self._permit: Permit | None = exchange.permit
         self._attempts: Attempts | None = None
-        told = headers if exchange.provider in _TOLD_BY_HEADERS else None
-        self._reader = _core.UsageReader(exchange.provider, exchange.call.model, kind.decode("latin-1"), told)
-        self._decode = None if encoding in {b"", b"identity"} else exchange.wire.decoder(headers)
+        self._reader = answer
+        self._decode = exchange.wire.decoder(headers) if answer.encoding else None
         #: Whether nobody here can read the answer: its compression is not known.
-        self._blind = self._decode is None and encoding not in {b"", b"identity"}
+        self._blind = self._decode is None and bool(answer.encoding)
         if self._blind:
             self._decode = _nothing
         self._filter = _core.UsageFilter() if exchange.asking and not self._blind else None
@@ -155,7 +142,7 @@ class Meter(Stream):
         self._permit = self._attempts = self._exchange = None
         try:
             if permit is not None:
-                self._settle(permit, whole)
+                _core.settle_answer(self._limiter, self._call, self._reader, permit, whole, self._blind)
         finally:
             if attempts is not None:
                 attempts.end()
@@ -163,35 +150,6 @@ class Meter(Stream):
                     if self._label is not None:
                         self._limiter.count_label(self._label, permit)
                     permit.release()
-
-    def _settle(self, permit: Permit, whole: bool) -> None:
-        wrong = self._reader.verdict()
-        if wrong is not None:
-            self._limiter.heed(wrong, permit)
-        if not self._limiter.counts:
-            return
-        reader, call = self._reader, self._call
-        used = reader.cost()
-        if used is None:
-            if self._blind or not call.generates:
-                return
-            # Nobody reported anything: what was streamed is counted, and the input stays as it was estimated.
-            scale, _ = self._limiter.expect(call.model, reader.provider)
-            cost = call.cost(reader.provider, reader.estimate(), scale)
-        else:
-            cost = call.settled(reader.provider, used)
-            if whole:
-                self._limiter.learn(call, reader)
-        if whole:
-            permit.settle(cost.tokens, cost.input_tokens, cost.output_tokens)
-        else:
-            # What the provider has made beyond what was read, nobody knows: nothing is refunded.
-            held = permit.cost
-            permit.settle(
-                max(cost.tokens, held.tokens),
-                max(cost.input_tokens, held.input_tokens),
-                max(cost.output_tokens, held.output_tokens),
-            )
 
 
 def _nothing(_: bytes) -> bytes:

@@ -7,55 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock._core import Acquire, Permit
+    from penstock._core import Acquire, Permit, Sent
     from penstock.integrations.exchange import Outcome
     from penstock.integrations.streams import Meter
 
 #: Pairs of a name and its value.
 Headers = list[tuple[bytes, bytes]]
-
-
-class Sent:
-    """What is read of a request before it is sent."""
-
-    __slots__ = ("agent", "host", "json", "method", "path", "port", "retried", "secret")
-
-    def __init__(self, method: str, host: str, port: int | None, path: str) -> None:
-        self.method = method
-        self.host = host
-        self.port = port
-        self.path = path
-        #: The ``user-agent``, which names an SDK.
-        self.agent = ""
-        #: What authenticates it.
-        self.secret = ""
-        #: Whether the SDK says that it sends it again.
-        self.retried = False
-        #: Whether its body is one to read.
-        self.json = True
-
-    def see(self, name: bytes, value: bytes) -> None:
-        """Take in a header of those in `SEEN`, by its name in small letters."""
-        if name == b"user-agent":
-            self.agent = value.decode("latin-1")
-        elif name == b"x-stainless-retry-count":
-            self.retried = value != b"0"
-        elif name == b"content-type":
-            self.json = b"json" in value
-        else:
-            # A signature of Amazon's is another each time; what comes before its first slash names the key.
-            key = value.partition(b"/")[0] if value.startswith(b"AWS4") else value
-            self.secret += key.decode("latin-1")
-
-
-#: Headers that `Sent.see` wants; those that it does not name authenticate.
-SEEN = frozenset(
-    {b"user-agent", b"x-stainless-retry-count", b"content-type"}
-    | {b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key"}
-)
-
-#: Their lengths: most headers are told apart by these, and quickly.
-SEEN_LENGTHS = frozenset(map(len, SEEN))
 
 
 class Wire(Protocol):
@@ -82,11 +39,8 @@ class Wire(Protocol):
     async def send(self, request: Any) -> Any:
         """Send it; give the answer, whose body has not been read."""
 
-    def status(self, response: Any) -> int:
-        """The status of an answer."""
-
-    def headers(self, response: Any) -> Headers:
-        """The headers of an answer."""
+    def told(self, response: Any) -> tuple[int, Headers]:
+        """The status and the headers of an answer."""
 
     async def drain(self, response: Any) -> bytes:
         """The body of an answer as it came, read to its end; the answer is closed then."""

@@ -1,7 +1,7 @@
-"""Streams that were left half-way and that nobody holds any more, but a cycle among the SDK's own objects.
+"""Streams that were left half-way and that nobody holds any more, but a cycle: among an SDK's own objects, mostly.
 
 Python's collector finds such cycles when enough other objects were made meanwhile. Where all calls wait for the slots
-of such streams nothing is made, and they would wait for ever. So while governed calls wait, and a stream is open from
+of such streams nothing is made, and they would wait for ever. So while calls wait, and a stream is open from
 which nobody has read for a second, the collector is called: three times for that stream, a second apart, since what one
 run closes lets go of what the next one finds; and no more until somebody reads from it again. But readers may be
 slow and heaps large: each time that the collector was called in vain it is left alone for twice as long as before.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -66,6 +67,12 @@ _resting = 0.0
 _in_vain = 0
 
 
+def running_loop() -> AbstractEventLoop | None:
+    """The event loop of asyncio that runs here."""
+    events = sys.modules.get("asyncio.events")
+    return None if events is None else events._get_running_loop()  # noqa: SLF001
+
+
 class Waiting:
     """A block in which a call waits for its permit."""
 
@@ -117,7 +124,11 @@ def _look() -> None:
                 _looking = None
                 return
             # A list at once: streams end without the lock, wherever the collector finds them.
-            event_loops = _of_forgotten(list(_open.values()))
+            known = list(_open.items())
+            for place, ref in known:
+                if ref() is None:  # a generator of tasks whose loop is gone: nobody closes it
+                    _open.pop(place, None)
+            event_loops = _of_forgotten([ref for _, ref in known])
         _collect(event_loops)
 
 
