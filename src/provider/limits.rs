@@ -87,6 +87,7 @@ pub const COUNTERS: &[Counter] = &[
     counter("tokens-generated", Dimension::OutputTokens, None),
     // Together's tokens and Cohere's calls have headers of their own; see `Field::of`.
     counter("tokenlimit", Dimension::Tokens, None),
+    counter("tokenlimit-dynamic", Dimension::Tokens, None),
     counter("trial-endpoint-call", Dimension::Requests, Some(MINUTE)),
     counter("monthly-call", Dimension::Requests, Some(MONTH)),
 ];
@@ -127,7 +128,9 @@ impl Field {
             return Some((Self::named(field.strip_prefix(b"-")?)?, find(counter)?, ""));
         }
         if let Some(rest) = name.strip_prefix(b"x-tokenlimit-") {
-            return Some((Self::named(rest)?, find(b"tokenlimit")?, ""));
+            let dynamic = rest.strip_suffix(b"-dynamic");
+            let counter = if dynamic.is_some() { "tokenlimit-dynamic" } else { "tokenlimit" };
+            return Some((Self::named(dynamic.unwrap_or(rest))?, find(counter.as_bytes())?, ""));
         }
         if let Some(rest) = name.strip_prefix(b"x-trial-endpoint-call-") {
             return Some((Self::named(rest)?, find(b"trial-endpoint-call")?, ""));

@@ -88,8 +88,10 @@ impl Reader {
     /// at. `now` is the caller's clock in seconds since the Unix epoch; absolute times are read against the
     /// response's `date`, and against `now` without one. Anything may be garbage; what cannot be read is left out.
     pub fn read(&self, status: u16, headers: Headers<'_>, body: &[u8], now: f64) -> Reading {
-        let scan = headers.scan(self.provider);
+        let mut scan = headers.scan(self.provider);
         let served = (100..300).contains(&status);
+        // An error inside of an answer came after its headers: what they do not say means nothing.
+        scan.seen &= !served;
         let parsed = if served { body::parse_success(body) } else { body::parse(body) };
         if served && parsed.is_none() {
             let server_now = scan.date.or_else(|| when::from_epoch_seconds(now));
@@ -108,7 +110,7 @@ impl Reader {
     /// `headers` are those of the response that the stream came with.
     pub fn read_event(&self, headers: Headers<'_>, data: &[u8], now: f64) -> Option<Reading> {
         let value = body::parse_success(data)?;
-        // They went out before the error was known: what they do not say means nothing.
+        // As in an answer that was served.
         let scan = Scan { seen: false, ..headers.scan(self.provider) };
         Some(self.weigh(200, &scan, &ErrorBody::find(&value), now))
     }

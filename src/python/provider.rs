@@ -173,8 +173,8 @@ impl UsageReader {
         let latin = |value: &[u8]| value.iter().map(|byte| char::from(*byte)).collect::<String>();
         let kind = headers.get("content-type").map(latin).unwrap_or_default().to_ascii_lowercase();
         let encoding = headers.get("content-encoding").map(latin).unwrap_or_default();
-        // Of the others no header tells what an answer used, or whose it is.
-        let told = matches!(provider, Provider::Bedrock | Provider::Mistral | Provider::Unknown);
+        // Of the others the headers need not tell what an answer used, or whose it is.
+        let told = matches!(provider, Provider::Bedrock | Provider::Unknown);
         let headers = if told { headers } else { Headers::unseen() };
         Self {
             reader: Mutex::new(provider::UsageReader::new(provider, model, &kind, headers)),

@@ -117,17 +117,15 @@ def test_a_request_of_another_kind_that_is_made_as_it_is_sent_is_sent_once(kind:
     assert (status, client.sent) == (503, 1)
 
 
-def test_a_form_with_a_file_is_sent_again(kind: tuple[Any, bool]) -> None:
-    if kind[1]:
-        pytest.skip("files are sent by threads")
-    library = kind[0]
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_form_with_a_file_is_sent_again(library: Any) -> None:
     seen: list[bytes] = []
 
     def provider(request: Any) -> Any:
         seen.append(request.read())
         return library.Response(200, json={"text": "hi"}) if len(seen) > 1 else library.Response(503)
 
-    client = Client(kind, provider, retry=penstock.Retry(attempts=2, initial=0.001))
+    client = Client((library, False), provider, retry=penstock.Retry(attempts=2, initial=0.001))
     url = "https://api.openai.com/v1/audio/transcriptions"
     given = {"data": {"model": "whisper-1"}, "files": {"file": ("a.wav", io.BytesIO(b"RIFF" * 100), "audio/wav")}}
     assert client.http.post(url, **given).json() == {"text": "hi"}
@@ -313,7 +311,7 @@ def test_a_stream_that_is_made_of_its_content_holds_nothing(kind: tuple[Any, boo
 
     client = Client(kind, provider, roomy(concurrency=1))
     for _ in range(2):
-        assert b"".join(client.stream()) == b"".join(events(chunk("hi")))
+        assert client.post(json=body(stream=True)).content == b"".join(events(chunk("hi")))
         assert standing(client.limiter) == IDLE
     assert spent(client.limiter, "tokens") == 36
 

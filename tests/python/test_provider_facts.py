@@ -86,6 +86,15 @@ def test_an_error_inside_a_stream_is_a_verdict() -> None:
     assert (verdict.kind, verdict.retryable, verdict.provider) == ("overloaded", True, "anthropic")
 
 
+def test_a_rate_limit_inside_a_stream_is_no_spend_cap() -> None:
+    """Anthropic marks a spend cap by leaving ``retry-after`` out: but the headers of a stream are older than its error."""
+    reader = _core.UsageReader("anthropic", "m", "text/event-stream", {})
+    reader.feed(b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error","message":"Slow"}}\n\n')
+    verdict = reader.verdict()
+    assert verdict is not None
+    assert (verdict.kind, verdict.retryable) == ("throttled", True)
+
+
 def test_what_was_asked_for_in_vain_is_taken_out() -> None:
     asked = _core.ask_for_usage("openai", CHAT, body(stream=True))
     assert asked is not None
