@@ -503,3 +503,37 @@ def test_one_client_in_several_loops_at_once() -> None:
         thread.join()
     assert limiter.stats().granted == 40
     assert standing(limiter) == IDLE
+
+
+def test_a_client_on_aiohttp_in_several_runs_and_loops() -> None:
+    """``openai[aiohttp]``: a session of aiohttp belongs to one event loop, and is closed with it."""
+    pytest.importorskip("aiohttp")
+    from penstock.testing import FakeProvider
+
+    limiter = roomy(concurrency=2)
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 30}
+    with FakeProvider(latency=0.0) as provider:
+        http_client = openai.DefaultAioHttpClient()
+        client = penstock.govern(
+            openai.AsyncOpenAI(base_url=provider.base_url, api_key="k", http_client=http_client), limiter
+        )
+
+        async def calls() -> None:
+            each = (client.chat.completions.create(**asked) for _ in range(4))
+            assert len(await asyncio.gather(*each)) == 4
+            stream = await client.chat.completions.create(**asked, stream=True)
+            assert [event async for event in stream]
+            stream = await client.chat.completions.create(**asked, stream=True)
+            async for _ in stream:
+                break
+            await stream.close()
+
+        for _ in range(2):
+            asyncio.run(calls())
+        threads = [threading.Thread(target=asyncio.run, args=(calls(),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (provider.summary().sent, limiter.stats().granted) == (30, 30)
+    assert standing(limiter) == IDLE

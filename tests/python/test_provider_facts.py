@@ -87,7 +87,7 @@ def test_an_error_inside_a_stream_is_a_verdict() -> None:
 
 
 def test_a_rate_limit_inside_a_stream_is_no_spend_cap() -> None:
-    """Anthropic marks a spend cap by leaving ``retry-after`` out: but the headers of a stream are older than its error."""
+    """Anthropic marks a spend cap by leaving ``retry-after`` out; but a stream's headers are older than its error."""
     reader = _core.UsageReader("anthropic", "m", "text/event-stream", {})
     reader.feed(b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error","message":"Slow"}}\n\n')
     verdict = reader.verdict()

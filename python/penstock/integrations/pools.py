@@ -48,6 +48,17 @@ def cloned(transport: Any) -> Any:
     return clone
 
 
+#: In place of what makes the sessions of a transport that has none, or was given one.
+_NO_SESSIONS = object()
+
+
+def _sessions_of(transport: Any) -> Any:
+    """What a transport on aiohttp (``openai[aiohttp]``) makes its session of: None for its settings, or a function."""
+    made = getattr(transport, "__dict__", {}).get("client", _NO_SESSIONS)
+    is_maker = callable(getattr(type(transport), "get_client", None)) and (made is None or callable(made))
+    return made if is_maker else _NO_SESSIONS
+
+
 class Pools:
     """The connections of a transport for threads: one pool, and a fresh one in a forked child."""
 
@@ -90,11 +101,12 @@ class AsyncPools:
     is collected, too, and a client that is no longer governed, or anew, has requests under way there.
     """
 
-    __slots__ = ("_forks", "_lock", "_original", "_owners", "transport")
+    __slots__ = ("_forks", "_lock", "_original", "_owners", "_sessions", "transport")
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
         self._original = transport
+        self._sessions = _sessions_of(transport)
         self._owners: dict[AbstractEventLoop, _Own] = {}
         self._lock = threading.Lock()
         self._forks = _forks
@@ -143,6 +155,11 @@ class AsyncPools:
                 _drop(self._owners.pop(gone).transport)
             taken = any(own.transport is self.transport for own in self._owners.values())
             transport = cloned(self.transport) if taken else self.transport
+            if self._sessions is not _NO_SESSIONS:
+                if taken:
+                    transport = copy.copy(self.transport)
+                    vars(transport).pop(_KEPT, None)
+                vars(transport)["client"] = self._sessions  # a session belongs to the loop that it was made in
             _forget_dead(transport)
             # Not where it is shared between loops, nor where nothing keeps the guard for as long as it is in use.
             guarded = not (transport is self.transport and taken) and hasattr(transport, "__dict__")
