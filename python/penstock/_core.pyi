@@ -339,19 +339,15 @@ class Limiter:
 
     def ask(
         self,
-        tokens: int = 0,
-        *,
-        requests: int = 1,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        key: _Key = None,
-        priority: int = 0,
-        timeout: _Seconds | None = None,
+        tokens: int,
+        requests: int,
+        input_tokens: int,
+        output_tokens: int,
+        key: _Key,
+        priority: int,
+        timeout: _Seconds | None,
     ) -> Permit | Acquire:
-        """For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Arguments as in `permit`.
-
-        Raises what `acquire` does.
-        """
+        """For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does."""
 
     def aacquire(
         self,

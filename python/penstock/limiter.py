@@ -133,16 +133,10 @@ class Limiter(_core.Limiter):
             QuotaExhausted: the provider said that the quota is spent.
             TypeError, ValueError: for an argument that cannot be; nothing is charged then.
         """
-        raise NotImplementedError  # what it does follows, for whatever arguments
-
-    if not TYPE_CHECKING:
-
-        @functools.wraps(acquire)
-        def acquire(self, *args: Any, **given: Any) -> Permit:  # noqa: D102
-            permit = self.ask(*args, **given)
-            if type(permit) is Permit:
-                return permit
-            return _parking.park(permit, "limiter.acquire()", "use `await limiter.aacquire()` in a coroutine")
+        permit = self.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
+        if isinstance(permit, Permit):
+            return permit
+        return _parking.park(permit, "limiter.acquire()", "use `await limiter.aacquire()` in a coroutine")
 
     @arguments.checked("limiter.limit")
     def limit(

@@ -36,9 +36,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Argument<'a, 'py> {
     }
 }
 
-/// What a call may be given, as `limiter.permit` is.
-pub const COSTS: &[&str] = &["tokens", "requests", "input_tokens", "output_tokens", "key", "priority", "timeout"];
-
 /// What limits there are, as `Limiter` is given them.
 pub const LIMITS: &[&str] = &["requests", "tokens", "input_tokens", "output_tokens", "concurrency"];
 

@@ -19,7 +19,7 @@ use crate::provider::{Provider, Usage};
 use crate::rate;
 use crate::stats::Labels;
 
-use super::arguments::{self, Argument, COSTS, LIMITS};
+use super::arguments::{self, Argument, LIMITS};
 use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
 use super::permit::Permit;
@@ -227,7 +227,7 @@ impl Limiter {
     /// `CostExceedsLimit` or `QueueFull`.
     #[pyo3(
         signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
-            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
+            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -241,41 +241,35 @@ impl Limiter {
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
-        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Scope> {
-        arguments::none("limiter.permit", COSTS, others)?;
         let (tokens, requests) = (tokens.given(), requests.given());
         let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
         Ok(Scope::new(&self.driver, Request::new(&given)?))
     }
 
-    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Arguments as in `permit`.
-    ///
-    /// Raises what `acquire` does.
-    #[pyo3(
-        signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
-            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
-        text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
-            timeout=None)"
-    )]
+    /// For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does.
     #[allow(clippy::too_many_arguments)]
     fn ask(
         &self,
         py: Python<'_>,
-        tokens: Argument<'_, '_>,
-        requests: Argument<'_, '_>,
-        input_tokens: Argument<'_, '_>,
-        output_tokens: Argument<'_, '_>,
-        key: Any<'_, '_>,
-        priority: Any<'_, '_>,
-        timeout: Any<'_, '_>,
-        others: Option<&Bound<'_, PyDict>>,
+        tokens: &Bound<'_, PyAny>,
+        requests: &Bound<'_, PyAny>,
+        input_tokens: &Bound<'_, PyAny>,
+        output_tokens: &Bound<'_, PyAny>,
+        key: &Bound<'_, PyAny>,
+        priority: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        arguments::none("limiter.acquire", COSTS, others)?;
-        let (tokens, requests) = (tokens.given(), requests.given());
-        let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
-        let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
+        let given = Given {
+            tokens: Some(tokens),
+            requests: Some(requests),
+            input_tokens: Some(input_tokens),
+            output_tokens: Some(output_tokens),
+            key: Some(key),
+            priority: Some(priority),
+            timeout: Some(timeout),
+        };
         match self.driver.admit(py, &Request::new(&given)?)? {
             Entry::Now(permit) => Ok(permit.into_any()),
             Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
@@ -287,7 +281,7 @@ impl Limiter {
     /// Arguments as in `permit`. Raises `AcquireTimeout`, `CostExceedsLimit` or `QueueFull`, at once or when awaited.
     #[pyo3(
         signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
-            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None, **others),
+            output_tokens=Argument::left_out(), key=None, priority=None, timeout=None),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0, \
             timeout=None)"
     )]
@@ -302,9 +296,7 @@ impl Limiter {
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
         timeout: Any<'_, '_>,
-        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        arguments::none("limiter.aacquire", COSTS, others)?;
         let (tokens, requests) = (tokens.given(), requests.given());
         let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout };
@@ -319,7 +311,7 @@ impl Limiter {
     /// Raises `CostExceedsLimit` for what no wait could satisfy.
     #[pyo3(
         signature = (tokens=Argument::left_out(), *, requests=Argument::left_out(), input_tokens=Argument::left_out(),
-            output_tokens=Argument::left_out(), key=None, priority=None, **others),
+            output_tokens=Argument::left_out(), key=None, priority=None),
         text_signature = "($self, tokens=0, *, requests=1, input_tokens=0, output_tokens=0, key=None, priority=0)"
     )]
     #[allow(clippy::too_many_arguments)]
@@ -332,9 +324,7 @@ impl Limiter {
         output_tokens: Argument<'_, '_>,
         key: Any<'_, '_>,
         priority: Any<'_, '_>,
-        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Option<Py<Permit>>> {
-        arguments::none("limiter.try_acquire", &COSTS[..6], others)?;
         let (tokens, requests) = (tokens.given(), requests.given());
         let (input_tokens, output_tokens) = (input_tokens.given(), output_tokens.given());
         let given = Given { tokens, requests, input_tokens, output_tokens, key, priority, timeout: None };

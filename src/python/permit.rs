@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::clock::{self, Nanos};
 use crate::cost;
 use crate::gate::Grant;
 
-use super::arguments;
 use super::budget::{Budget, Charge};
 use super::convert::{amount, given, to_seconds};
 use super::driver::Driver;
@@ -387,7 +385,7 @@ impl Permit {
     /// replaces the cost again, and after the release it still counts. A refund goes to the window that was charged.
     /// Raises `TypeError` or `ValueError` for an amount that cannot be; the estimate stays then.
     #[pyo3(
-        signature = (tokens=None, input_tokens=None, output_tokens=None, **others),
+        signature = (tokens=None, input_tokens=None, output_tokens=None),
         text_signature = "($self, tokens=None, input_tokens=None, output_tokens=None)"
     )]
     fn settle(
@@ -396,9 +394,7 @@ impl Permit {
         tokens: Option<&Bound<'_, PyAny>>,
         input_tokens: Option<&Bound<'_, PyAny>>,
         output_tokens: Option<&Bound<'_, PyAny>>,
-        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        arguments::none("permit.settle", &["tokens", "input_tokens", "output_tokens"], others)?;
         let charged = self.total();
         let says_input = given(input_tokens).is_some();
         let in_and_out = says_input && given(output_tokens).is_some();
