@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging  # not when it is needed: a child that is forked meanwhile could never import it
 import select
 import threading
 
@@ -45,8 +46,6 @@ def _end() -> None:
 
 def log_away(limiter: str, address: str, why: str, misconfigured: bool, policy: str) -> None:
     """Say once that a store is away."""
-    import logging  # costs 5 ms, and most never need it
-
     meanwhile = {
         "share": "this process goes on with its share of the limits",
         "open": "everything leaves",
@@ -63,6 +62,4 @@ def log_away(limiter: str, address: str, why: str, misconfigured: bool, policy: 
 
 def log_back(limiter: str, address: str) -> None:
     """Say once that a store is back."""
-    import logging
-
     logging.getLogger("penstock").warning("limiter %r is back in its store %s", limiter, address)

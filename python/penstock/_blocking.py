@@ -22,6 +22,9 @@ _ASYNCHRONOUS = 0x80 | 0x100 | 0x200
 
 _HERE = os.path.dirname(__file__) + os.sep
 
+#: Where code is that frameworks call: if they do so from a coroutine, that is their own affair.
+_CALLED_BY_FRAMEWORKS = _HERE + "integrations" + os.sep
+
 
 def warn(what: str, instead: str) -> None:
     """Warn, if an event loop runs in this thread, that it is about to sleep.
@@ -37,6 +40,8 @@ def warn(what: str, instead: str) -> None:
         return
     level, frame = 1, sys._getframe()  # noqa: SLF001  what `warnings` itself does; `inspect` is slow to import
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        if frame.f_code.co_filename.startswith(_CALLED_BY_FRAMEWORKS):
+            return
         level, frame = level + 1, frame.f_back
     if not _in_console(frame):
         message = f"{what} has to wait, and holds up the event loop that runs in this thread; {instead}"

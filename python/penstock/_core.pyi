@@ -34,7 +34,6 @@ __all__ = [
     "Waiter",
     "__version__",
     "after_fork",
-    "ask_for",
     "ask_for_usage",
     "begin_answer",
     "check_pause",
@@ -348,6 +347,14 @@ class Limiter:
         timeout: _Seconds | None,
     ) -> Permit | Acquire:
         """For `acquire`: a permit, or what `penstock._parking.park` sleeps on. Raises what `acquire` does."""
+
+    def ask_for(
+        self, call: Call, provider: str, key: _Key, priority: int, timeout: _Seconds | None
+    ) -> Permit | Acquire:
+        """As `ask`, for a governed call: at what it is expected to cost.
+
+        Raises `ValueError` for an unknown provider, too.
+        """
 
     def aacquire(
         self,
@@ -931,16 +938,6 @@ def ask_for_usage(provider: str, path: str, body: bytes) -> bytes | None:
 
 def cost_of(limiter: Limiter, call: Call, provider: str) -> Cost:
     """What a call costs by what the limiter has learnt of its model. Raises `ValueError` for an unknown provider."""
-
-def ask_for(
-    limiter: Limiter,
-    call: Call,
-    provider: str,
-    key: _Key,
-    priority: int,
-    timeout: _Seconds | None,
-) -> Permit | Acquire:
-    """The permit of a call at what it is expected to cost, or what to wait on. Raises what `Limiter.ask` does."""
 
 def begin_answer(
     limiter: Limiter,

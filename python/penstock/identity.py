@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 _HERE = os.urandom(8).hex()
 
 #: Whatever a permit may be had from.
-_GIVE_PERMITS = ("permit", "ask", "acquire", "aacquire", "try_acquire", "enter_now", "__enter__", "__aenter__")
+_GIVE_PERMITS = (
+    *("permit", "ask", "ask_for", "acquire", "aacquire", "try_acquire"),
+    *("enter_now", "__enter__", "__aenter__"),
+)
 
 #: The limiters of this process, by kind, store, name, and where the name was made up if it was.
 _LIMITERS: WeakValueDictionary[tuple[str, str, str, str], Limiter] = WeakValueDictionary()

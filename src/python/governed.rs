@@ -1,5 +1,5 @@
-//! What a governed call asks of the core, in as few crossings as there are steps: its request is seen, its permit asked for,
-//! its answer begun and settled.
+//! What a governed call asks of the core, in as few crossings as there are steps: its request is seen, its permit asked for
+//! (`Limiter.ask_for`), its answer begun and settled.
 
 use pyo3::prelude::*;
 
@@ -7,15 +7,11 @@ use crate::cost;
 use crate::estimate::estimate_tokens;
 use crate::provider::{self, Headers, Provider, Reader};
 
-use super::convert::{key, optional_seconds, priority};
-use super::driver::Entry;
 use super::limiter::Limiter;
 use super::memory::hash_request;
 use super::permit::{Cost, Permit};
 use super::provider::{Call, UsageReader, named};
-use super::request::Request;
 use super::verdict::{Pairs, Verdict, epoch};
-use super::waiter::Acquire;
 
 /// What is read of a request before it is sent. What authenticates it is not shown.
 #[pyclass(frozen, module = "penstock")]
@@ -168,7 +164,7 @@ impl Sent {
 }
 
 /// What a call costs by what was learnt of its model.
-fn expected(limiter: &Limiter, call: &Call, provider: &str) -> PyResult<cost::Cost> {
+pub fn expected(limiter: &Limiter, call: &Call, provider: &str) -> PyResult<cost::Cost> {
     let provider = named(provider)?;
     let (scale, output) = limiter.expected(call.0.model.as_deref(), provider);
     Ok(call.0.cost_scaled(provider, output, scale).clamped())
@@ -178,29 +174,6 @@ fn expected(limiter: &Limiter, call: &Call, provider: &str) -> PyResult<cost::Co
 #[pyfunction]
 pub fn cost_of(limiter: &Limiter, call: &Call, provider: &str) -> PyResult<Cost> {
     expected(limiter, call, provider).map(Into::into)
-}
-
-/// The permit of a call at what it is expected to cost, or what to wait on. Raises what `Limiter.ask` does.
-#[pyfunction]
-pub fn ask_for(
-    py: Python<'_>,
-    limiter: &Limiter,
-    call: &Call,
-    provider: &str,
-    key: Option<&Bound<'_, PyAny>>,
-    priority: Option<&Bound<'_, PyAny>>,
-    timeout: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Py<PyAny>> {
-    let request = Request {
-        cost: expected(limiter, call, provider)?,
-        key: self::key(key)?,
-        priority: self::priority(priority)?,
-        timeout: optional_seconds("timeout", timeout)?,
-    };
-    match limiter.driver.admit(py, &request)? {
-        Entry::Now(permit) => Ok(permit.into_any()),
-        Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
-    }
 }
 
 /// An answer that is no failure begins: the limiter hears its headers, and its body is read with what this gives.

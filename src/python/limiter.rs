@@ -20,8 +20,9 @@ use crate::rate;
 use crate::stats::Labels;
 
 use super::arguments::{self, Argument, LIMITS};
-use super::convert::{given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
+use super::convert::{self, given, one_of, optional_seconds, seconds, shown, text, to_seconds, whole};
 use super::driver::{Driver, Entry};
+use super::governed;
 use super::permit::Permit;
 use super::provider::{Call, UsageReader, named};
 use super::rate::rates;
@@ -126,6 +127,14 @@ impl Limiter {
         let reading = verdict.with_reset();
         self.driver.gate.lock().observe(clock::now(), &reading, permit.map(Permit::charged_at), &mut settled);
         self.driver.settle(py, settled);
+    }
+
+    /// A permit, or what a task awaits and a thread sleeps on to get one.
+    fn now_or_later(&self, py: Python<'_>, request: &Request) -> PyResult<Py<PyAny>> {
+        match self.driver.admit(py, request)? {
+            Entry::Now(permit) => Ok(permit.into_any()),
+            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
+        }
     }
 }
 
@@ -270,10 +279,26 @@ impl Limiter {
             priority: Some(priority),
             timeout: Some(timeout),
         };
-        match self.driver.admit(py, &Request::new(&given)?)? {
-            Entry::Now(permit) => Ok(permit.into_any()),
-            Entry::Later(waiter) => Ok(Py::new(py, Acquire::new(waiter))?.into_any()),
-        }
+        self.now_or_later(py, &Request::new(&given)?)
+    }
+
+    /// As `ask`, for a governed call: at what it is expected to cost. Raises `ValueError` for an unknown provider, too.
+    fn ask_for(
+        &self,
+        py: Python<'_>,
+        call: &Call,
+        provider: &str,
+        key: Any<'_, '_>,
+        priority: Any<'_, '_>,
+        timeout: Any<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let request = Request {
+            cost: governed::expected(self, call, provider)?,
+            key: convert::key(key)?,
+            priority: convert::priority(priority)?,
+            timeout: optional_seconds("timeout", timeout)?,
+        };
+        self.now_or_later(py, &request)
     }
 
     /// The twin of `acquire` for tasks: await what it gives, once. Dropped or cancelled, it leaves the queue.

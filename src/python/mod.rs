@@ -36,7 +36,7 @@ mod _core {
     #[pymodule_export]
     use super::budget::Budget;
     #[pymodule_export]
-    use super::governed::{Sent, ask_for, begin_answer, cost_of, settle_answer};
+    use super::governed::{Sent, begin_answer, cost_of, settle_answer};
     #[pymodule_export]
     use super::limiter::Limiter;
     #[pymodule_export]

@@ -20,6 +20,7 @@ from governed import CLIENTS, URL, Client, answer, body, chunk, events, roomy, s
 from loops import IDLE, lasting, run, spent, standing, until
 
 import penstock
+from penstock import identity
 
 openai = pytest.importorskip("openai")
 anthropic = pytest.importorskip("anthropic")
@@ -289,13 +290,27 @@ def test_ctrl_c_ends_a_wait(library: Any) -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        client.post()
-    thread.join()
+    # A shell that starts this in the background has its signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.post()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     permit.release()
     assert standing(limiter) == IDLE
     assert client.post().status_code == 200
+
+
+def test_a_limiter_in_the_memory_of_another_process_lets_no_governed_call_leave() -> None:
+    limiter = identity._stranded(penstock.Limiter, "elsewhere")(requests=10)
+    sent: list[Any] = []
+    client = Client((httpx2, False), sent.append, limiter)
+    with pytest.raises(penstock.StoreUnavailable, match="give it a store that both share"):
+        client.post()
+    assert not sent
 
 
 # Answers.
@@ -478,6 +493,20 @@ def test_no_key_is_shown_anywhere(caplog: pytest.LogCaptureFixture) -> None:
     sent = penstock._core.Sent("POST", "api.openai.com", None, b"/v1", [(b"authorization", SECRET.encode())])
     shown += [repr(sent), str(sent), *(str(getattr(sent, name)) for name in dir(sent) if not name.startswith("__"))]
     assert not [text for text in shown if SECRET in text]
+
+
+@pytest.mark.parametrize(
+    "header", [b"Authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"OpenAI-Project", b"OpenAI-Organization"]
+)
+def test_a_failure_is_that_of_one_key_and_one_project(header: bytes) -> None:
+    """What was given up is remembered by this number: another key or project is asked anew."""
+
+    def remembered(**headers: bytes) -> int:
+        pairs = [(header, headers["value"]), (b"user-agent", headers["agent"])]
+        return penstock._core.Sent("POST", "api.openai.com", None, b"/v1/chat/completions", pairs).hash(b"{}")
+
+    assert remembered(value=b"one", agent=b"a") == remembered(value=b"one", agent=b"b")
+    assert remembered(value=b"one", agent=b"a") != remembered(value=b"other", agent=b"a")
 
 
 def test_one_client_in_several_loops_at_once() -> None:

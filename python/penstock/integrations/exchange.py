@@ -176,7 +176,7 @@ class Exchange:
         else:
             key, priority, timeout = inherited.key, inherited.priority or 0, inherited.timeout
             try:
-                permit = _core.ask_for(limiter, call, self.provider, key, priority, timeout)
+                permit = limiter.ask_for(call, self.provider, key, priority, timeout)
             except PenstockError as error:
                 self._not_admitted(error)
             if permit.__class__ is not Permit:
