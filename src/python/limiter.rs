@@ -282,7 +282,9 @@ impl Limiter {
         self.now_or_later(py, &Request::new(&given)?)
     }
 
-    /// As `ask`, for a governed call: at what it is expected to cost. Raises `ValueError` for an unknown provider, too.
+    /// As `ask`, for a governed call: at what it is expected to cost.
+    ///
+    /// Raises `ValueError` for an unknown provider, too.
     fn ask_for(
         &self,
         py: Python<'_>,

@@ -85,6 +85,7 @@ class Exchange:
         self._number = desk.log.sent
         self._quota_headers: dict[str, str] = {}
         self._faults: dict[str, Fault] = {}
+        self._over = False
 
     async def run(self) -> web.StreamResponse:
         """Read, count, and answer."""
@@ -144,15 +145,24 @@ class Exchange:
             # Who closed the connection is told by the log: a fault, or else the client.
             self._finish(disconnected="drop" not in self._faults and "half" not in self._faults)
             raise
+        self._complete(call)
+        return response
+
+    def _complete(self, call: Call) -> None:
+        """Close the books on a call: before its last bytes are out, so that whoever has its answer finds it counted."""
+        if self._over:
+            return
         self._finish()
         if self._dialect.settles:
             reserved = call.cost.get("tokens", 0)
+            quota = self._desk.quotas.of(call.model)
             quota.settle("tokens", reserved, call.used, self._arrived, self._desk.now())
             self._desk.log.settle(call.used - reserved)
-        return response
 
     def _finish(self, *, disconnected: bool = False) -> None:
-        self._desk.log.finish(self._arrival, self._desk.now(), disconnected=disconnected)
+        if not self._over:
+            self._over = True
+            self._desk.log.finish(self._arrival, self._desk.now(), disconnected=disconnected)
 
     def _fail(self, problem: Problem) -> web.Response:
         headers = self._headers("application/json")
@@ -239,8 +249,10 @@ class Exchange:
                 if "drop" in self._faults:
                     break
                 writer = await self._open(call)
-            await writer.write(event)
             self._spend(call, (index + 1) / len(events))
+            if index + 1 == len(events):
+                self._complete(call)
+            await writer.write(event)
         if writer is None or "half" in self._faults:
             self._close()
             return web.Response(status=500) if writer is None else writer.response
