@@ -34,18 +34,21 @@ check: .venv/.wheel ## The inner loop: formatting, lints, the core's tests, the 
 	cargo fmt --check
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
-	@$(MAKE) --no-print-directory -j 2 check-rust check-python
+	@$(MAKE) --no-print-directory -j 5 check-rust $(PARTS)
 
 # Tests of the core that take many seconds; `make test` runs them.
 SLOW := the_documentation_shows_these_figures
 
-.PHONY: check-rust check-python
+# Tests in Python wait as much as they compute: four parts of them, by first letters, run side by side.
+PARTS := $(addprefix check-python-,a-e f g-o p-z)
+
+.PHONY: check-rust $(PARTS)
 check-rust: export MAKEFLAGS = # cargo has jobs of its own
 check-rust:
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 	PENSTOCK_FUZZ_ITERATIONS=20000 $(CARGO) test --quiet -- $(addprefix --skip ,$(SLOW))
-check-python:
-	$(BIN)/python -m pytest -m "not slow"
+$(PARTS): check-python-%:
+	$(BIN)/python -m pytest -m "not slow" -p no:cacheprovider tests/python/test_[$*]*.py
 
 .PHONY: lint
 lint: .venv/.wheel ## Formatting, lints and types, in Rust and Python

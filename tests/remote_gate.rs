@@ -7,7 +7,7 @@ use penstock::provider::{Headers, Provider, read};
 use penstock::queue::Ticket;
 use penstock::rate::Rate;
 use penstock::store::redis::link::{Denial, Event, Notes};
-use penstock::store::redis::wire::{Counted, Limits, Places};
+use penstock::store::redis::wire::{Counted, Limits, Places, Spent};
 
 /// Ten a second, ten at once.
 fn gate() -> Gate<u32> {
@@ -298,4 +298,19 @@ fn what_an_answer_says_before_the_store_was_asked_is_told_again_when_its_limits_
     notes.append(observe(&mut gate, SECOND, &lower));
     notes.append(observe(&mut gate, SECOND, &[("x-ratelimit-limit-tokens", "500")]));
     assert_eq!(told(&notes), [(Dimension::Requests, 60), (Dimension::Tokens, 500)]);
+}
+
+#[test]
+fn a_quota_that_is_back_is_not_spent_again_by_an_answer_that_was_under_way() {
+    let mut gate = gate();
+    let spent = Spent { lasts: 3_600 * SECOND, resets_at: None, dimension: None };
+    hear(&mut gate, SECOND, Event::Spent(spent, SECOND / 2));
+    assert!(matches!(ask(&mut gate, SECOND, None), Err(Refusal::Exhausted(_))));
+    assert_eq!(observe(&mut gate, 2 * SECOND, &[]).spent.map(|spent| spent.lasts), Some(0), "all are told");
+    // The store had not been told yet when it said this.
+    hear(&mut gate, 3 * SECOND, Event::Spent(spent, 2 * SECOND));
+    ask(&mut gate, 3 * SECOND, None).unwrap();
+    // This it has heard from another process since.
+    hear(&mut gate, 4 * SECOND, Event::Spent(spent, 3 * SECOND));
+    assert!(matches!(ask(&mut gate, 4 * SECOND, None), Err(Refusal::Exhausted(_))));
 }

@@ -89,6 +89,8 @@ pub(super) struct Remote {
     /// Which limits those are, as the store counts them.
     edition: i64,
     jitter: Option<Nanos>,
+    /// When this process last heard that a quota which was spent is back.
+    back: Option<Nanos>,
 }
 
 impl Remote {
@@ -138,6 +140,9 @@ impl Remote {
             resets_at: spent.exhausted.resets_at,
             dimension: spent.exhausted.dimension,
         });
+        if spent.lasts == 0 {
+            self.back = Some(now);
+        }
         self.notes.spent = Some(spent);
     }
 
@@ -248,6 +253,7 @@ impl<T: Default> Gate<T> {
             told,
             edition: 0,
             jitter,
+            back: None,
         }));
         gate
     }
@@ -419,9 +425,10 @@ impl<T: Default> Gate<T> {
                     whole.cool_down(until);
                 }
             }
-            Event::Spent(spent) => {
+            Event::Spent(spent, as_of) => {
                 let until = now.saturating_add(spent.lasts);
-                if self.books.spent.is_none_or(|known| known.until < until.saturating_sub(PROBE)) {
+                let is_old = remote.back.is_some_and(|back| as_of <= back);
+                if !is_old && self.books.spent.is_none_or(|known| known.until < until.saturating_sub(PROBE)) {
                     let exhausted = Exhausted { resets_at: spent.resets_at, dimension: spent.dimension };
                     let probe_at = now.saturating_add(PROBE);
                     self.books.spent = Some(Spent { exhausted, since: now, until, probe_at });

@@ -86,6 +86,11 @@ impl Notes {
         }
     }
 
+    /// Whether they say that a quota is no longer spent.
+    pub(super) fn says_that_it_is_back(&self) -> bool {
+        self.spent.is_some_and(|spent| spent.lasts == 0)
+    }
+
     /// These, and then those.
     pub fn append(&mut self, mut later: Self) {
         self.asks.append(&mut later.asks);
@@ -158,8 +163,8 @@ pub enum Event {
     Limits(Limits, i64),
     /// Nothing leaves before this time.
     Cooling(Nanos),
-    /// A quota is spent, as another process heard.
-    Spent(Spent),
+    /// A quota is spent, as another process heard; so it was when a message came that was sent then.
+    Spent(Spent, Nanos),
 }
 
 #[derive(Debug, Default)]
@@ -260,6 +265,11 @@ impl Link {
     /// Whether limits are to be told.
     pub(super) fn has_limits(&self) -> bool {
         self.state.lock().notes.limits.is_some()
+    }
+
+    /// Whether it is to be told that a quota is no longer spent.
+    pub(super) fn has_word_that_it_is_back(&self) -> bool {
+        self.state.lock().notes.says_that_it_is_back()
     }
 
     /// How many slots were taken without the store.

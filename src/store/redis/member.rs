@@ -596,8 +596,10 @@ impl Member {
         if done.cooling > 0 {
             events.push(Event::Cooling(self.clocks.ours(done.now + done.cooling)));
         }
-        if let Some(spent) = done.spent {
-            events.push(Event::Spent(spent));
+        if let Some(spent) = done.spent
+            && !self.is_telling_that_it_is_back()
+        {
+            events.push(Event::Spent(spent, sent));
         }
         self.decide(&asks, &done, now, &mut events);
         self.link.post(events);
@@ -611,6 +613,12 @@ impl Member {
     fn is_changing_limits(&self) -> bool {
         let under_way = self.under_way.values().any(|batch| batch.again.limits.is_some());
         under_way || self.notes.limits.is_some() || self.link.has_limits()
+    }
+
+    /// Whether the word that a quota is no longer spent is on its way there: what is heard meanwhile is old.
+    fn is_telling_that_it_is_back(&self) -> bool {
+        let under_way = self.under_way.values().any(|batch| batch.again.says_that_it_is_back());
+        under_way || self.notes.says_that_it_is_back() || self.link.has_word_that_it_is_back()
     }
 
     fn decide(&mut self, asks: &[(Ticket, Ask)], done: &Done, now: Nanos, events: &mut Vec<Event>) {
