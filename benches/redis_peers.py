@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
+import random
 import shutil
 import socket
 import subprocess
@@ -35,7 +37,7 @@ def _with_connections(url: str) -> str:
     return f"{url}?max_connections={2 * IN_FLIGHT}"
 
 
-def _penstock(url: str, **limits: Any) -> Call:
+def _penstock(url: str, sizes: Iterator[int], **limits: Any) -> Call:
     from penstock import Limiter, Rate
 
     rates = {dimension: Rate(amount, 60, burst=amount) for dimension, amount in limits.items()}
@@ -44,19 +46,25 @@ def _penstock(url: str, **limits: Any) -> Call:
     limiter = Limiter(name=name, store=url, concurrency=1_000, on_store_failure="closed", **rates)
 
     async def call() -> None:
-        (await limiter.aacquire(10)).release()
+        (await limiter.aacquire(next(sizes))).release()
 
     return call
 
 
 async def penstock(url: str) -> Call:
     """Requests, tokens, input tokens and a concurrency: a permit, and its release."""
-    return _penstock(url, requests=PER_MINUTE, tokens=10**10, input_tokens=10**10)
+    return _penstock(url, itertools.repeat(10), requests=PER_MINUTE, tokens=10**10, input_tokens=10**10)
+
+
+async def penstock_sizes(url: str) -> Call:
+    """The same for calls of a thousand sizes, as prompts have them: hardly two of one message are alike."""
+    sizes = itertools.cycle(random.Random(7).sample(range(1, 1_001), 1_000))
+    return _penstock(url, sizes, requests=PER_MINUTE, tokens=10**10, input_tokens=10**10)
 
 
 async def penstock_one(url: str) -> Call:
     """Requests alone and a concurrency."""
-    return _penstock(url, requests=PER_MINUTE)
+    return _penstock(url, itertools.repeat(10), requests=PER_MINUTE)
 
 
 async def _limits(url: str, strategy: str) -> Call:
@@ -139,6 +147,7 @@ async def floor(url: str) -> Call:
 
 CANDIDATES: dict[str, Callable[[str], Awaitable[Call]]] = {
     "penstock, 3 rates and concurrency": penstock,
+    "penstock, calls of all sizes": penstock_sizes,
     "penstock, 1 rate and concurrency": penstock_one,
     "limits, fixed window": limits_fixed,
     "limits, moving window": limits_moving,
