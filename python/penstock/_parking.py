@@ -16,8 +16,6 @@ from penstock import _blocking, _core
 from penstock.forgotten import waiting
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from penstock._core import Acquire, Permit
 
 
@@ -57,22 +55,6 @@ def park(waiter: Acquire, what: str | None = None, instead: str = "") -> Permit:
     except BaseException:
         waiter.close()
         raise
-
-
-def acquire(
-    limiter: _core.Limiter,
-    tokens: int = 0,
-    *,
-    requests: int = 1,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    key: str | int | None = None,
-    priority: int = 0,
-    timeout: float | timedelta | None = None,
-) -> Permit:
-    """As `Limiter.acquire`, for those of whom it was said already that they hold a loop up, or who need not say so."""
-    permit = limiter.ask(tokens, requests, input_tokens, output_tokens, key, priority, timeout)
-    return permit if isinstance(permit, _core.Permit) else park(permit)
 
 
 def enter(block: _Block) -> Permit:

@@ -65,6 +65,12 @@ class Calls:
             raise TypeError("tokens must be a whole number, or a function that gives one, not None")
         return {"tokens": tokens, "key": _of(self._key, item)}
 
+    def acquire(self, item: Any) -> Permit:
+        """Wait in this thread for the permit of an item's call. The map has warned of a loop that this holds up."""
+        terms = self.terms(item)
+        permit = self._limiter.ask(terms["tokens"], 1, 0, 0, terms["key"], 0, None)
+        return permit if isinstance(permit, _core.Permit) else _parking.park(permit)
+
     def make(self, permit: Permit, item: Any, name: str) -> Any:
         """Make a call in this thread; ``name`` is that of its note."""
         call: Attempts | None = None
@@ -87,7 +93,7 @@ class Calls:
                 if not self._pause(delay):
                     raise failure
                 try:
-                    permit = _parking.acquire(self._limiter, **self.terms(item))
+                    permit = self.acquire(item)
                 except PenstockError as refusal:
                     raise_from(refusal, failure)
         finally:

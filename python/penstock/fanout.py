@@ -10,7 +10,7 @@ import inspect
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from penstock import _blocking, _parking
+from penstock import _blocking
 from penstock.calls import Calls, check_retry, settle
 from penstock.journal import Journal
 from penstock.progress import Progress
@@ -188,7 +188,7 @@ def map_in_threads(
                     results[index] = notes.recall(name)
                     shown.step()
                     continue
-                permit = _parking.acquire(limiter, **calls.terms(item))
+                permit = calls.acquire(item)
             except Exception as error:
                 if not return_exceptions:
                     raise

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from penstock import _parking, governing
+from penstock import governing
 from penstock.integrations import texts, walking
 from penstock.integrations.gate import Gatekeeper, carry
 from penstock.scoping import inherited
@@ -72,7 +72,7 @@ class RateLimiter:
         if not self._is_governed(model) and not inside:
             limiter, terms = self._terms(model, sent, num_tokens)
             if limiter is not None:
-                _leave(limiter, _parking.acquire(limiter, **terms))
+                _leave(limiter, limiter.acquire(**terms))
 
     def async_acquire(self, num_tokens: int = 0) -> Awaitable[None]:
         """The twin of `acquire` for tasks."""

@@ -10,7 +10,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.tracers.context import register_configure_hook
 
-from penstock import _parking, scoping
+from penstock import scoping
 from penstock.failures import verdict_of
 from penstock.integrations.gate import Carried, carry
 from penstock.integrations.langchain.prompts import cost_of
@@ -70,7 +70,7 @@ class RateLimiter(BaseRateLimiter):  # type: ignore[misc]  # where LangChain is 
         """
         call, terms = self._terms()
         if blocking:
-            permit: Permit | None = _parking.acquire(self.limiter, **terms)
+            permit: Permit | None = self.limiter.acquire(**terms)
         else:
             terms.pop("timeout")
             permit = self.limiter.try_acquire(**terms)
